@@ -1,0 +1,1 @@
+# tests of decode/: unit_test() and fuzz_target() lines

@@ -1,0 +1,1 @@
+# tests of ipc/: unit_test() and fuzz_target() lines

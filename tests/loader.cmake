@@ -1,0 +1,1 @@
+# tests of loader/: unit_test() and fuzz_target() lines
