@@ -1,0 +1,127 @@
+#include "decode/image.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decode/jpeg.h"
+
+struct image_reader {
+    struct image_limits limits;
+    struct jpeg_reader *jpeg;
+    struct image_info info;
+};
+
+struct image_reader *image_reader_create(const struct image_limits *limits)
+{
+    static const struct image_limits defaults = {IMAGE_PIXELS_MAX_DEFAULT, IMAGE_SCANS_MAX_DEFAULT};
+    struct image_reader *reader = calloc(1, sizeof *reader);
+    if (reader == NULL)
+        return NULL;
+    reader->limits = limits != NULL ? *limits : defaults;
+    reader->jpeg = jpeg_reader_create(&reader->limits);
+    if (reader->jpeg == NULL) {
+        free(reader);
+        return NULL;
+    }
+    return reader;
+}
+
+void image_reader_destroy(struct image_reader *reader)
+{
+    if (reader == NULL)
+        return;
+    jpeg_reader_destroy(reader->jpeg);
+    free(reader);
+}
+
+/* First bytes of the formats that people have in their folders, to name what is refused. */
+struct signature {
+    const char *format;
+    const char *bytes;
+    size_t size_bytes;
+    size_t offset_bytes;
+};
+
+static const struct signature known_formats[] = {
+    {"GIF", "GIF8", 4, 0},
+    {"BMP", "BM", 2, 0},
+    {"TIFF", "II*\0", 4, 0},
+    {"TIFF", "MM\0*", 4, 0},
+    {"PSD", "8BPS", 4, 0},
+    {"ICO", "\0\0\1\0", 4, 0},
+    {"DDS", "DDS ", 4, 0},
+    {"JPEG XL", "\xff\x0a", 2, 0},
+    {"AVIF", "ftypavif", 8, 4},
+    {"HEIF", "ftypheic", 8, 4},
+    {"HEIF", "ftypmif1", 8, 4},
+    {"JPEG 2000", "\0\0\0\x0cjP  ", 8, 0},
+    {"JPEG 2000", "\xff\x4f\xff\x51", 4, 0},
+    {"PPM", "P1", 2, 0},
+    {"PPM", "P2", 2, 0},
+    {"PPM", "P3", 2, 0},
+    {"PPM", "P4", 2, 0},
+    {"PPM", "P5", 2, 0},
+    {"PPM", "P6", 2, 0},
+};
+
+static bool begins_with(const uint8_t *bytes, size_t size_bytes, const char *prefix, size_t length,
+                        size_t offset)
+{
+    return size_bytes >= offset + length && memcmp(bytes + offset, prefix, length) == 0;
+}
+
+static enum decode_status refuse_unknown(const uint8_t *bytes, size_t size_bytes,
+                                         struct decode_error *error)
+{
+    if (size_bytes == 0)
+        return decode_fail(error, DECODE_CORRUPT, 0, "not an image: there are no bytes");
+    for (size_t i = 0; i < sizeof known_formats / sizeof known_formats[0]; i++) {
+        const struct signature *known = &known_formats[i];
+        if (begins_with(bytes, size_bytes, known->bytes, known->size_bytes, known->offset_bytes))
+            return decode_fail(error, DECODE_UNSUPPORTED, 0,
+                               "a %s image; JPEG, PNG and WebP are read", known->format);
+    }
+    char text[64];
+    size_t length = 0;
+    for (size_t i = 0; i < size_bytes && i < 8; i++)
+        length += (size_t)snprintf(text + length, sizeof text - length, " %02x", bytes[i]);
+    return decode_fail(error, DECODE_CORRUPT, 0, "not an image: begins with%s", text);
+}
+
+enum decode_status image_open(struct image_reader *reader, const uint8_t *bytes, size_t size_bytes,
+                              struct image_info *info, struct decode_error *error)
+{
+    if (!begins_with(bytes, size_bytes, "\xff\xd8\xff", 3, 0))
+        return refuse_unknown(bytes, size_bytes, error);
+    reader->info.format = IMAGE_JPEG;
+    enum decode_status status =
+        jpeg_reader_open(reader->jpeg, bytes, size_bytes, &reader->info, error);
+    *info = reader->info;
+    return status;
+}
+
+enum decode_status image_start(struct image_reader *reader, struct image_rect region,
+                               struct decode_error *error)
+{
+    assert(region.width_px >= 1 && region.height_px >= 1);
+    assert(region.x_px < reader->info.width_px &&
+           region.width_px <= reader->info.width_px - region.x_px);
+    assert(region.y_px < reader->info.height_px &&
+           region.height_px <= reader->info.height_px - region.y_px);
+    return jpeg_reader_start(reader->jpeg, region, error);
+}
+
+enum decode_status image_band(struct image_reader *reader, uint32_t row_count_max,
+                              const uint8_t **rows, size_t *stride_bytes, uint32_t *row_count,
+                              struct decode_error *error)
+{
+    return jpeg_reader_band(reader->jpeg, row_count_max, rows, stride_bytes, row_count, error);
+}
+
+enum decode_status image_finish(struct image_reader *reader, struct decode_error *error)
+{
+    return jpeg_reader_finish(reader->jpeg, error);
+}
