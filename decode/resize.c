@@ -267,6 +267,14 @@ void resize_axis_input(const struct resize_axis *axis, uint32_t *in_first, uint3
     *in_count = axis->taps.in_count;
 }
 
+bool resize_rows_first(uint32_t in_width_px, uint32_t in_height_px, uint32_t out_width_px,
+                       uint32_t out_height_px)
+{
+    int64_t rows_lost = (int64_t)in_height_px - out_height_px;
+    int64_t columns_lost = (int64_t)in_width_px - out_width_px;
+    return rows_lost > 0 && rows_lost > 2 * columns_lost;
+}
+
 void resize_columns(const struct kernels *kernels, const struct resize_axis *axis,
                     const uint8_t *source, size_t source_stride_bytes, uint8_t *target,
                     size_t target_stride_bytes, uint32_t row_count)

@@ -1,7 +1,8 @@
 /*
  * resize.h - separable, antialiased resampling of 8-bit RGB, equal to Pillow's to the bit.
  *
- * Pillow resamples the columns first, rounds to 8 bits, then the rows. Each output value is
+ * Pillow resamples the columns first, rounds to 8 bits, then the rows; since its version 13 it
+ * takes the rows first where resize_rows_first() says so. Each output value of a pass is
  *     clip8((2^21 + sum(pixel[i] * weight[i])) >> 22)
  * with weights of the antialiased filter (its support widened by the scale when shrinking),
  * computed in double, normalised to 1 and rounded to 22 fractional bits. Every variant here
@@ -34,6 +35,12 @@ bool resize_axis_set(struct resize_axis *axis, enum resize_filter filter, uint32
 
 /* The input positions that the output needs: [*in_first, *in_first + *in_count). */
 void resize_axis_input(const struct resize_axis *axis, uint32_t *in_first, uint32_t *in_count);
+
+/* Whether the rows pass comes before the columns pass, as in Pillow 13, when a whole picture of
+ * in_* is resized to out_* (for an axis that is cut: the size before the cut). The passes round in
+ * between, so the order shows in the result. Of no account for RESIZE_NEAREST. */
+bool resize_rows_first(uint32_t in_width_px, uint32_t in_height_px, uint32_t out_width_px,
+                       uint32_t out_height_px);
 
 /* Columns: row_count rows of RGB, each beginning at input position in_first and holding in_count
  * pixels, to rows of out_count pixels. Vector variants may read up to 64 bytes past the end of a
