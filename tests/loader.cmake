@@ -1,1 +1,5 @@
 # tests of loader/: unit_test() and fuzz_target() lines
+
+# plan
+unit_test(permutation penstock_plan m)
+unit_test(plan penstock_plan)
