@@ -37,7 +37,8 @@ struct message_writer;
 struct message_writer *message_writer_create(void);
 void message_writer_destroy(struct message_writer *writer);
 
-/* Queue a message; fds are duplicated. 0, -ENOMEM, or -ENOBUFS when the peer does not read. */
+/* Queue a message; fds are duplicated. 0, -ENOMEM, -ENOBUFS when the peer does not read, -EMSGSIZE
+ * or -EINVAL over the limits above, or what duplicating gave (-EMFILE, -EBADF). */
 int message_queue(struct message_writer *writer, const char *bytes, size_t length_bytes,
                   const int *fds, uint32_t fd_count);
 
