@@ -1,0 +1,128 @@
+# lib.sh - sourced by tools/test and tools/demo: system packages, .venv, the installed package.
+#
+# Every function looks first and does nothing when nothing is missing; then no network is needed.
+# A function that fails returns 1 after saying what it was about; the callers run under "set -e".
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$ROOT/.venv
+TORCH_VERSION=2.13.0
+TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+say() { printf '%s\n' "$*"; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        say "This needs root: $*" "(be root, or install sudo)"
+        return 1
+    fi
+}
+
+package_is_installed() {
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# packages NAME...: Debian packages that have to be there.
+packages() {
+    local name missing=()
+    if ! command -v dpkg-query >/dev/null; then
+        say "No Debian packages here; going on with what is installed. Needed: $*"
+        return 0
+    fi
+    for name; do
+        package_is_installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} = 0 ] && return 0
+    say "Installing packages: ${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+        -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
+}
+
+python_serves() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# Prints the path of a Python >= 3.11 that can make virtual environments.
+find_python() {
+    local name
+    for name in python3 /usr/bin/python3 python3.11 python3.12 python3.13 python3.14; do
+        if command -v "$name" >/dev/null && python_serves "$name"; then
+            command -v "$name"
+            return 0
+        fi
+    done
+    return 1
+}
+
+python_environment() {
+    local python
+    [ -x "$VENV/bin/python" ] && python_serves "$VENV/bin/python" && return 0
+    find_python >/dev/null || packages python3 python3-venv
+    if ! python=$(find_python); then
+        say "Python 3.11 or newer is needed, with its venv module."
+        return 1
+    fi
+    say "Creating .venv with $($python --version)"
+    "$python" -m venv --clear "$VENV"
+}
+
+pip_install() {
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+# The CPU build of torch. A machine with an NVIDIA GPU can put its own build of this version into
+# .venv; it is left alone. PyPI's own build, with gigabytes of CUDA libraries, is the last resort.
+torch_environment() {
+    local found
+    found=$("$VENV/bin/python" -c \
+        'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)
+    [ "${found%%+*}" = "$TORCH_VERSION" ] && return 0
+    say "Installing torch $TORCH_VERSION into .venv"
+    pip_install --no-deps "torch==$TORCH_VERSION+cpu" 2>/dev/null && return 0
+    pip_install --no-deps --retries 1 --timeout 20 --extra-index-url "$TORCH_CPU_INDEX" \
+        "torch==$TORCH_VERSION+cpu" 2>/dev/null && return 0
+    say "There is no CPU build of torch to be had; taking PyPI's (gigabytes)"
+    pip_install "torch==$TORCH_VERSION"
+}
+
+# requirements FILE: exactly the packages that FILE pins. They come without their dependencies:
+# the file names these too, so that no package can bring another torch.
+requirements() {
+    local stamp wanted
+    stamp=$VENV/.installed-$(basename "$1")
+    wanted=$(sha256sum <"$1")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
+    torch_environment
+    say "Installing $(basename "$1") into .venv"
+    pip_install --no-deps -r "$1"
+    printf '%s\n' "$wanted" >"$stamp"
+}
+
+sources_hash() {
+    (cd "$ROOT" && find decode ipc loader clients CMakeLists.txt pyproject.toml -type f \
+        ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
+}
+
+# The package, with daemon and command line inside, in .venv, as pip install gives it to a user.
+install_penstock() {
+    local stamp=$VENV/.installed-penstock wanted
+    wanted=$(sources_hash)
+    [ -x "$VENV/bin/penstock" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
+    say "Building and installing penstock into .venv"
+    rm -f "$stamp"
+    pip_install --no-build-isolation --no-deps --force-reinstall "$ROOT"
+    printf '%s\n' "$wanted" >"$stamp"
+}
+
+# What building penstock needs, and what testing it needs on top.
+BUILD_PACKAGES=(
+    build-essential cmake ninja-build pkg-config
+    libjpeg-dev libspng-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev
+)
+TEST_PACKAGES=(
+    libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16
+)
