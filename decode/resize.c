@@ -142,6 +142,24 @@ static uint32_t round_weights(const double *raw, uint32_t count, int32_t *rounde
     return end - begin;
 }
 
+/* Where zeros were dropped, an output may now begin after its successor (the bicubic crosses zero
+ * at distance 1, which is the first weight at a border). Kernels want first[] to never decrease:
+ * put such zeros back. */
+static void make_monotonic(struct resize_axis *axis, uint32_t out_count, uint32_t count_max)
+{
+    for (size_t x = out_count - 1; x-- > 0;) {
+        if (axis->first[x] <= axis->first[x + 1])
+            continue;
+        uint32_t zeros = axis->first[x] - axis->first[x + 1];
+        int32_t *rounded = axis->rounded + x * count_max;
+        assert(axis->tap_count[x] + zeros <= count_max);
+        memmove(rounded + zeros, rounded, axis->tap_count[x] * sizeof(*rounded));
+        memset(rounded, 0, zeros * sizeof(*rounded));
+        axis->tap_count[x] += zeros;
+        axis->first[x] -= zeros;
+    }
+}
+
 static bool compute_weights(struct resize_axis *axis, const struct support *support,
                             uint32_t out_first, uint32_t out_count, uint32_t *tap_max)
 {
@@ -151,14 +169,16 @@ static bool compute_weights(struct resize_axis *axis, const struct support *supp
         !reserve((void **)&axis->rounded, &axis->rounded_capacity, count * support->count_max,
                  sizeof(int32_t)))
         return false;
-    *tap_max = 1;
     for (size_t x = 0; x < count; x++) {
         int32_t *rounded = axis->rounded + x * support->count_max;
         uint32_t taps = raw_weights(support, out_first + (uint32_t)x, axis->raw, &axis->first[x]);
         taps = round_weights(axis->raw, taps, rounded, &axis->first[x]);
         axis->tap_count[x] = taps;
-        *tap_max = taps > *tap_max ? taps : *tap_max;
     }
+    make_monotonic(axis, out_count, support->count_max);
+    *tap_max = 1;
+    for (size_t x = 0; x < count; x++)
+        *tap_max = axis->tap_count[x] > *tap_max ? axis->tap_count[x] : *tap_max;
     return true;
 }
 
@@ -222,7 +242,7 @@ static void pick_nearest(struct resize_axis *axis, uint32_t in_size, uint32_t ou
 /* Make the input begin at the first position that any output needs. */
 static void rebase(struct resize_axis *axis)
 {
-    axis->in_first = axis->first[0]; /* supports move in one direction only */
+    axis->in_first = axis->first[0]; /* first[] never decreases */
     for (uint32_t x = 0; x < axis->taps.out_count; x++)
         axis->first[x] -= axis->in_first;
 }
