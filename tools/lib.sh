@@ -71,7 +71,7 @@ python_environment() {
 }
 
 pip_install() {
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"
 }
 
 # The CPU build of torch. A machine with an NVIDIA GPU can put its own build of this version into
