@@ -1,0 +1,119 @@
+"""Which peers there are, how each is installed and how it is run."""
+
+import dataclasses
+
+# PyTorch's version is pinned in every environment: a dependency would bring another one, with
+# gigabytes of CUDA packages. torchvision goes without its dependencies for the same reason.
+TORCH = "torch==2.13.0"
+TORCHVISION = "torchvision==0.29.2"
+
+
+@dataclasses.dataclass(frozen=True)
+class PipStep:
+    """One `pip install` with these arguments; `environment` is added to the process's own."""
+
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment with what a peer needs."""
+
+    name: str
+    steps: tuple[PipStep, ...]
+    probe: str  # Python that fails when the environment is not usable
+    debian: tuple[str, ...] = ()  # packages that the build or the import needs
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    name: str
+    title: str
+    environment: str
+    runner: str
+    needs: str = "images"  # "images", "shards" or "beton": the form of the data it reads
+    antialias: bool = True
+    extra_workers: int = 0  # threads or processes on top of the number of cores
+
+
+def _pip(*arguments, **environment):
+    return PipStep(arguments, tuple(environment.items()))
+
+
+_TORCH_STEPS = (
+    _pip(TORCH, "numpy"),
+    _pip("--no-deps", TORCHVISION),
+)
+
+ENVIRONMENTS = {
+    environment.name: environment
+    for environment in (
+        Environment(
+            "torch",
+            (*_TORCH_STEPS, _pip("pillow>=13,<14")),
+            "import torch, PIL.Image",
+        ),
+        Environment(
+            "torch-simd",
+            (
+                *_TORCH_STEPS,
+                _pip("setuptools", "wheel"),
+                _pip("--no-binary", "pillow-simd", "--no-deps", "pillow-simd==12.1.1.post0",
+                     CC="cc -mavx2"),
+            ),
+            "import torch, PIL.Image",
+            ("gcc", "python3-dev", "libjpeg62-turbo-dev", "zlib1g-dev"),
+        ),
+        Environment(
+            "dali",
+            (_pip("nvidia-dali-cuda120==2.4.0", "numpy"),),
+            "import nvidia.dali",
+        ),
+        Environment("tfdata", (_pip("tensorflow-cpu==2.21.0"),), "import tensorflow"),
+        Environment(
+            "ffcv",
+            (
+                *_TORCH_STEPS,
+                _pip("setuptools", "wheel", "pillow"),
+                _pip("ffcv==1.0.2"),
+            ),
+            "import ffcv",
+            ("g++", "python3-dev", "pkg-config", "libopencv-dev", "libturbojpeg0-dev"),
+        ),
+        Environment(
+            "spdl",
+            (_pip("spdl==0.8.0", "numpy"),),
+            "import spdl.io; spdl.io.decode_config()",
+            ("ffmpeg",),
+        ),
+        Environment(
+            "webdataset",
+            (*_TORCH_STEPS, _pip("pillow>=13,<14", "webdataset==1.0.2")),
+            "import torch, webdataset",
+        ),
+        # Not a peer's: draws the plot and makes pictures where there are none.
+        Environment(
+            "tools",
+            (_pip("matplotlib", "pillow", "numpy", "scikit-image"),),
+            "import matplotlib, PIL.Image, skimage.data",
+        ),
+    )
+}
+
+# In the order of the table.
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("penstock", "Penstock", "penstock", "run_penstock.py"),
+        Peer("ffcv", "FFCV, jpg", "ffcv", "run_ffcv.py", needs="beton"),
+        Peer("tfdata-plain", "tf.data, no antialias", "tfdata", "run_tfdata.py", antialias=False),
+        Peer("tfdata", "tf.data, antialias", "tfdata", "run_tfdata.py"),
+        Peer("dali", "DALI, CPU", "dali", "run_dali.py"),
+        Peer("torch-simd", "PyTorch DataLoader, Pillow-SIMD", "torch-simd", "run_torch.py"),
+        Peer("torch", "PyTorch DataLoader, Pillow", "torch", "run_torch.py"),
+        Peer("webdataset", "WebDataset, Pillow", "webdataset", "run_webdataset.py",
+             needs="shards"),
+        Peer("spdl", "SPDL", "spdl", "run_spdl.py"),
+    )
+}

@@ -1,0 +1,106 @@
+"""Virtual environments of the peers: made once, checked, kept in the cache folder."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from driver import catalogue
+
+PIP_SECONDS_MAX = 1800
+PROBE_SECONDS_MAX = 120
+
+
+class Unavailable(Exception):
+    """A peer can't be used here; the text says why and what would mend it."""
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def python_of(cache, name):
+    return cache / name / "venv" / "bin" / "python"
+
+
+def ensure(cache, name):
+    """The python of the environment `name`, made first if need be. Raises Unavailable."""
+    recipe = catalogue.ENVIRONMENTS[name]
+    folder = cache / name
+    stamp = folder / "installed.json"
+    python = python_of(cache, name)
+    identity = _identity(recipe)
+    if _stamped(stamp, identity) and python.exists():
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    log = folder / "install.log"
+    began = time.monotonic()
+    _run(recipe, log, [sys.executable, "-m", "venv", str(folder / "venv")], {}, "making a venv")
+    (folder / "constraints.txt").write_text(catalogue.TORCH + "\n")
+    for step in recipe.steps:
+        what = " ".join(part for part in step.arguments if not part.startswith("-"))
+        say(f"  {name}: installing {what}")
+        command = [str(python), "-m", "pip", "install", "--disable-pip-version-check",
+                   "-c", str(folder / "constraints.txt"), *step.arguments]
+        _run(recipe, log, command, dict(step.environment), f"pip install {what}")
+    _run(recipe, log, [str(python), "-c", recipe.probe], {}, "the import of the installed peer",
+         PROBE_SECONDS_MAX)
+    stamp.write_text(json.dumps({"identity": identity}))
+    say(f"  {name}: ready after {time.monotonic() - began:.0f} s")
+    return python
+
+
+def _identity(recipe):
+    text = repr(recipe) + sys.version
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stamped(stamp, identity):
+    try:
+        return json.loads(stamp.read_text())["identity"] == identity
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _run(recipe, log, command, extra, what, seconds_max=PIP_SECONDS_MAX):
+    with open(log, "a", encoding="utf-8") as file:
+        file.write("$ " + " ".join(command) + "\n")
+        file.flush()
+        try:
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                env={**os.environ, **extra}, timeout=seconds_max, check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = f"no end within {seconds_max} s"
+    if code != 0:
+        raise Unavailable(_story(recipe, log, what, code))
+
+
+def _story(recipe, log, what, code):
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    reason = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
+    text = f"{what} failed ({code}): {reason.strip()[:300]}\n    whole log: {log}"
+    if recipe.debian:
+        text += f"\n    it needs: apt-get install {' '.join(recipe.debian)}"
+    return text
+
+
+def penstock_python(root):
+    """The python in which this checkout's Penstock is installed. Raises Unavailable."""
+    python = root / ".venv" / "bin" / "python"
+    probe = "import penstock; penstock.DataLoader"
+    try:
+        subprocess.run([str(python), "-c", probe], check=True, capture_output=True, text=True,
+                       timeout=PROBE_SECONDS_MAX)
+    except FileNotFoundError:
+        raise Unavailable(f"{python} is missing: run tools/demo or tools/test once") from None
+    except subprocess.SubprocessError as error:
+        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise Unavailable(f"{lines[-1]}: run tools/demo or tools/test once") from None
+    return pathlib.Path(python)
