@@ -5,7 +5,7 @@
 
 #include "decode/kernels_table.h"
 
-#if defined(__x86_64__) && defined(PENSTOCK_X86_KERNELS)
+#if defined(__x86_64__)
 #include <cpuid.h>
 
 /* The compiler's own detection covers the operating system's support of the wide registers; F16C
@@ -31,12 +31,12 @@ static bool has_avx512_level(void)
 
 enum kernel_level kernels_detect(enum kernel_level level_max)
 {
-#if defined(__x86_64__) && defined(PENSTOCK_X86_KERNELS)
+#if defined(__x86_64__)
     if (level_max >= KERNEL_AVX512 && has_avx512_level())
         return KERNEL_AVX512;
     if (level_max >= KERNEL_AVX2 && has_avx2_level())
         return KERNEL_AVX2;
-#elif defined(__aarch64__) && defined(PENSTOCK_NEON_KERNELS)
+#elif defined(__aarch64__)
     if (level_max >= KERNEL_NEON)
         return KERNEL_NEON; /* part of every AArch64 processor */
 #else
@@ -48,11 +48,11 @@ enum kernel_level kernels_detect(enum kernel_level level_max)
 const struct kernels *kernels_get(enum kernel_level level)
 {
     switch (level) {
-#if defined(__x86_64__) && defined(PENSTOCK_X86_KERNELS)
+#if defined(__x86_64__)
     case KERNEL_AVX512: return &kernels_avx512;
     case KERNEL_AVX2: return &kernels_avx2;
     case KERNEL_NEON:
-#elif defined(__aarch64__) && defined(PENSTOCK_NEON_KERNELS)
+#elif defined(__aarch64__)
     case KERNEL_AVX512:
     case KERNEL_AVX2:
     case KERNEL_NEON: return &kernels_neon;

@@ -33,11 +33,13 @@ enum pad_mode { PAD_CONSTANT = 0, PAD_EDGE, PAD_REFLECT, PAD_SYMMETRIC };
 /* One transform. Only the members named beside a kind are read. */
 struct transform {
     enum transform_kind kind;
-    uint32_t height_px, width_px;       /* RRC, CenterCrop, RandomCrop; Resize to a fixed (h, w) */
-    uint32_t shorter_px, longer_max_px; /* Resize(int, max_size): shorter_px > 0; 0 = no maximum */
-    enum resize_filter filter;          /* RRC, Resize */
-    double scale_min, scale_max;        /* RRC: share of the area, 0.08 .. 1 */
-    double ratio_min, ratio_max;        /* RRC: width / height, 3/4 .. 4/3 */
+    uint32_t height_px, width_px; /* RRC, CenterCrop, RandomCrop; Resize to a fixed (h, w) */
+    /* Resize with height_px == width_px == 0. Resize(shorter, max_size=longer_max), 0 = no maximum;
+     * with shorter_px 0, as Resize(None, max_size): the longer side becomes longer_max_px. */
+    uint32_t shorter_px, longer_max_px;
+    enum resize_filter filter;                         /* RRC, Resize */
+    double scale_min, scale_max;                       /* RRC: share of the area, 0.08 .. 1 */
+    double ratio_min, ratio_max;                       /* RRC: width / height, 3/4 .. 4/3 */
     uint32_t pad_left, pad_top, pad_right, pad_bottom; /* Pad, RandomCrop(padding=) */
     bool pad_if_needed;                                /* RandomCrop */
     enum pad_mode pad_mode;                            /* Pad, RandomCrop */
@@ -55,8 +57,9 @@ struct recipe;
 /* Check the list and make a recipe of it; *recipe is the caller's. The output must have one fixed
  * shape for every image, else DECODE_INVALID with a reason that names the transform (from 0:
  * "transform 1 (Resize(256)) ...") and what to add. Normalize on uint8 first applies
- * ToDtype(float32, scale=True). Geometry after ToDtype or Normalize is refused, but flips and
- * crops without padding, which commute. */
+ * ToDtype(float32, scale=True); arithmetic is in single precision whatever the type (pack.h).
+ * Geometry after ToDtype or Normalize is refused, but flips and crops without padding, which
+ * commute; so are a second Normalize and a float type turned into a wider one or into uint8. */
 enum decode_status recipe_create(const struct transform *transforms, size_t transform_count,
                                  enum pack_layout layout, struct recipe **recipe,
                                  struct decode_error *error);
@@ -70,5 +73,19 @@ struct recipe_output {
     size_t bytes;
 };
 struct recipe_output recipe_output(const struct recipe *recipe);
+
+/* What it was made from, for geometry.c and decoder.c. Borrowed from the recipe. */
+const struct transform *recipe_transforms(const struct recipe *recipe, size_t *count);
+struct pack_format recipe_format(const struct recipe *recipe);
+
+/* The size that a Resize gives to an image of width_px * height_px, as torchvision computes it.
+ * False where torchvision refuses: a side would be 0 px. */
+bool transform_resized_size(const struct transform *resize, uint64_t width_px, uint64_t height_px,
+                            uint64_t *resized_width_px, uint64_t *resized_height_px);
+
+enum { TRANSFORM_NAME_BYTES = 64 };
+
+/* "Resize(256)": the name and the arguments that say most, for error messages. */
+void transform_name(const struct transform *transform, char name[TRANSFORM_NAME_BYTES]);
 
 #endif /* PENSTOCK_DECODE_RECIPE_H */
