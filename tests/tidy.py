@@ -49,7 +49,7 @@ SYSTEM_FOLDERS = {"sys", "linux", "arpa", "net", "netinet", "asm", "sanitizer"}
 HOMES = {
     "jpeglib.h": ["decode/jpeg.c"],
     "jerror.h": ["decode/jpeg.c"],
-    "spng.h": ["decode/png.c"],
+    "zlib.h": ["decode/png_rows.c"],
     "webp/": ["decode/webp.c"],
     "liburing.h": ["loader/engine_uring.c"],
     "cyaml/": ["loader/config.c"],

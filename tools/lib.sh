@@ -58,14 +58,26 @@ find_python() {
     return 1
 }
 
+# The headers that building the package's extension needs; packaged apart from Python on Debian.
+python_headers() {
+    local found
+    found=$("$1" -c 'import os, sys, sysconfig
+print(f"python{sys.version_info[0]}.{sys.version_info[1]}-dev")
+sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))') || packages "$found"
+}
+
 python_environment() {
     local python
-    [ -x "$VENV/bin/python" ] && python_serves "$VENV/bin/python" && return 0
+    if [ -x "$VENV/bin/python" ] && python_serves "$VENV/bin/python"; then
+        python_headers "$VENV/bin/python"
+        return 0
+    fi
     find_python >/dev/null || packages python3 python3-venv
     if ! python=$(find_python); then
         say "Python 3.11 or newer is needed, with its venv module."
         return 1
     fi
+    python_headers "$python"
     say "Creating .venv with $($python --version)"
     "$python" -m venv --clear "$VENV"
 }
@@ -114,14 +126,14 @@ install_penstock() {
     [ -x "$VENV/bin/penstock" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     say "Building and installing penstock into .venv"
     rm -f "$stamp"
-    pip_install --no-build-isolation --no-deps --force-reinstall "$ROOT"
+    pip_install --no-build-isolation --no-deps --force-reinstall -C build-dir=build/python "$ROOT"
     printf '%s\n' "$wanted" >"$stamp"
 }
 
 # What building penstock needs, and what testing it needs on top.
 BUILD_PACKAGES=(
     build-essential cmake ninja-build pkg-config
-    libjpeg-dev libspng-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev
+    libjpeg-dev zlib1g-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev libxxhash-dev
 )
 TEST_PACKAGES=(
     libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16
