@@ -66,6 +66,7 @@ class Check:
     count: Callable[[int, Path], Outcome]  # (exit status, log) -> outcome
     seconds_max: int = UNIT_SECONDS_MAX
     environment: dict[str, str] = field(default_factory=dict)
+    watched: bool = False  # a sanitizer's finding in a daemon behind the program fails it too
 
     @property
     def log(self) -> Path:
@@ -74,6 +75,18 @@ class Check:
     @property
     def report(self) -> Path:
         return LOGS / f"{self.name}.xml"
+
+    def findings(self) -> list[Path]:
+        return sorted(LOGS.glob(f"{self.name}.sanitizer.*"))
+
+    def full_environment(self) -> dict[str, str]:
+        options = dict(SANITIZER_OPTIONS)
+        if self.watched:
+            place = f":log_path={LOGS / self.name}.sanitizer"
+            options = {name: text + place for name, text in options.items()}
+        environment = os.environ | options | self.environment
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        return environment
 
 
 class Processes:
@@ -86,8 +99,6 @@ class Processes:
 
     def run(self, check: Check) -> int | None:
         """The exit status, or None when the time ran out."""
-        environment = os.environ | SANITIZER_OPTIONS | check.environment
-        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         with open(check.log, "wb") as log:
             with self.lock:
                 if self.stopping:
@@ -95,7 +106,7 @@ class Processes:
                 process = subprocess.Popen(
                     check.command,
                     cwd=ROOT,
-                    env=environment,
+                    env=check.full_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -248,10 +259,13 @@ def python_tests(kind: str, preset: str, long: bool) -> list[Check]:
         ]
         command += ["-m", "long or not long" if long else "not long", str(path.relative_to(ROOT))]
         environment = {"PENSTOCK_BUILD": str(BUILD / preset)}
-        if preset != "release":
+        watched = preset != "release"
+        if watched:
             environment["PENSTOCK_DAEMON"] = str(BUILD / preset / "loader" / "penstockd")
+        if preset == "tsan":
+            command = without_layout_randomisation() + command
         seconds_max = LONG_SECONDS_MAX if long else PYTEST_SECONDS_MAX
-        checks.append(Check(name, command, count_junit, seconds_max, environment))
+        checks.append(Check(name, command, count_junit, seconds_max, environment, watched))
     return checks
 
 
@@ -301,13 +315,18 @@ class Run:
 
     def run_check(self, check: Check) -> bool:
         begun = time.monotonic()
-        check.report.unlink(missing_ok=True)
+        for old in [check.report, *check.findings()]:
+            old.unlink(missing_ok=True)
         status = self.processes.run(check)
         if status is None:
             note = f"    did not end within {check.seconds_max} s:"
             outcome = Outcome(failed=1, notes=[note, tail(check.log)])
         else:
             outcome = check.count(status, check.log)
+        for finding in check.findings():
+            outcome.add(
+                Outcome(failed=1, notes=[f"    {finding.relative_to(ROOT)}:", tail(finding)])
+            )
         with self.lock:
             self.report(check, outcome, time.monotonic() - begun)
         return outcome.failed == 0
