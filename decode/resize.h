@@ -44,7 +44,7 @@ bool resize_rows_first(uint32_t in_width_px, uint32_t in_height_px, uint32_t out
 
 /* Columns: row_count rows of RGB, each beginning at input position in_first and holding in_count
  * pixels, to rows of out_count pixels. Vector variants may read up to 64 bytes past the end of a
- * row and write up to 64 bytes past the end of an output row: leave room. */
+ * row (what they find there does not matter); nothing is written outside the output rows. */
 void resize_columns(const struct kernels *kernels, const struct resize_axis *axis,
                     const uint8_t *source, size_t source_stride_bytes, uint8_t *target,
                     size_t target_stride_bytes, uint32_t row_count);

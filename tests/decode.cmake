@@ -6,3 +6,15 @@ target_link_libraries(imagedump PRIVATE penstock_decode)
 
 # transforms
 unit_test(philox penstock_decode m)
+pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
+add_library(jpeg_samples STATIC tools/jpeg_samples.c)
+target_link_libraries(jpeg_samples PUBLIC penstock_flags PRIVATE PkgConfig::JPEG)
+unit_test(image penstock_decode jpeg_samples)
+# decodefile hands tensors and geometry to tests/python/test_transforms_torchvision.py
+add_executable(decodefile tools/decodefile.c)
+target_link_libraries(decodefile PRIVATE penstock_decode)
+
+# kernels: a library for tests/python/test_resize_pillow.py and test_pack_torch.py
+unit_test(kernels penstock_decode)
+add_library(penstock_kernels_test SHARED tools/kernels_library.c)
+target_link_libraries(penstock_kernels_test PRIVATE penstock_decode)
