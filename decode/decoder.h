@@ -4,7 +4,8 @@
  * The random choices are drawn first; from them the rectangle of the image that the output needs
  * is worked out backwards through the transforms; only that is decoded, in bands of rows that
  * stay in the cache, each band resampled in x at once; then resampled in y and packed, mirrored
- * where needed, straight into the target.
+ * where needed, straight into the target. What Pillow refuses to open and what torchvision refuses
+ * to transform is an error; beyond that no buffer may hold more than limits.pixels_max pixels.
  */
 #ifndef PENSTOCK_DECODE_DECODER_H
 #define PENSTOCK_DECODE_DECODER_H
@@ -12,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "decode/geometry.h"
 #include "decode/image.h"
 #include "decode/kernels.h"
 #include "decode/recipe.h"
@@ -28,15 +30,13 @@ struct decoder_options {
 struct decoder *decoder_create(const struct decoder_options *options);
 void decoder_destroy(struct decoder *decoder);
 
-/* What the random choices of a sample depend on, and nothing else. */
-struct sample_key {
-    uint64_t seed, epoch, sample_id;
-};
-
 /* Decode bytes[0, size_bytes), apply the recipe, write recipe_output().bytes bytes to `target`.
  * On error the target's contents are unspecified. */
 enum decode_status decoder_run(struct decoder *decoder, const struct recipe *recipe,
                                struct sample_key key, const uint8_t *bytes, size_t size_bytes,
                                void *target, struct decode_error *error);
+
+/* The steps of the last decoder_run() that got as far as drawing them; borrowed until the next. */
+const struct geometry *decoder_geometry(const struct decoder *decoder);
 
 #endif /* PENSTOCK_DECODE_DECODER_H */
