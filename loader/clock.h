@@ -1,0 +1,17 @@
+/*
+ * clock.h - the one clock that durations are measured with: CLOCK_MONOTONIC, in nanoseconds.
+ */
+#ifndef PENSTOCK_LOADER_CLOCK_H
+#define PENSTOCK_LOADER_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline uint64_t clock_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#endif /* PENSTOCK_LOADER_CLOCK_H */

@@ -1,0 +1,43 @@
+/*
+ * config.h - how the daemon was asked to run: command line over configuration file over defaults.
+ *
+ * The file is YAML with the names of the long options as keys ("log-level: info"); one more key,
+ * allow_uids, lists the users who may attach besides the daemon's own.
+ */
+#ifndef PENSTOCK_LOADER_CONFIG_H
+#define PENSTOCK_LOADER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "decode/kernels.h"
+#include "loader/error.h"
+#include "loader/log.h"
+#include "loader/source.h"
+
+enum { CONFIG_UIDS_MAX = 64, CONFIG_PATH_BYTES = 1024 };
+
+struct config {
+    char socket[108];              /* "" : the default, see config_load() */
+    char cache[CONFIG_PATH_BYTES]; /* "": chosen; "none": no cache */
+    char log_file[CONFIG_PATH_BYTES];
+    char http[128]; /* "HOST:PORT"; "": none */
+    enum log_level log_level;
+    uint32_t threads; /* 0: one per CPU */
+    enum source_engine engine;
+    enum kernel_level level_max;
+    bool is_private;
+    bool foreground;
+    uint32_t linger_seconds;
+    uid_t allow_uids[CONFIG_UIDS_MAX];
+    size_t allow_uid_count;
+};
+
+enum config_result { CONFIG_RUN, CONFIG_DONE /* --help, --version: printed */, CONFIG_BAD };
+
+/* Read the command line and the file it names. CONFIG_BAD: *error says what is wrong. */
+enum config_result config_load(int argc, char **argv, struct config *config, struct error *error);
+
+#endif /* PENSTOCK_LOADER_CONFIG_H */

@@ -1,0 +1,676 @@
+#include "loader/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decode/philox.h"
+#include "loader/clock.h"
+#include "loader/session_private.h"
+
+enum {
+    READ_ATTEMPTS_MAX = 4,
+    REPLACEMENTS_MAX = 16,
+    READ_RETRY_NS = 50000000, /* before the second attempt; doubled for each further one */
+};
+
+uint64_t session_id(const struct session *session)
+{
+    return session->id;
+}
+
+const struct session_spec *session_spec(const struct session *session)
+{
+    return &session->spec;
+}
+
+const struct batch_layout *session_layout(const struct session *session)
+{
+    return &session->layout;
+}
+
+struct recipe_output session_image(const struct session *session)
+{
+    return recipe_output(session->recipe);
+}
+
+struct ring *session_ring(struct session *session)
+{
+    return session->ring;
+}
+
+uint64_t session_sample_count(const struct session *session)
+{
+    return session->order.sample_count;
+}
+
+uint64_t session_mean_bytes(const struct session *session)
+{
+    return index_header(session->index)->data_bytes / index_sample_count(session->index);
+}
+
+struct session_queue *session_queue(struct session *session)
+{
+    return &session->queue;
+}
+
+uint64_t session_batches_from(const struct session *session, uint64_t position)
+{
+    struct plan_cut cut = session->cut;
+    cut.start = position;
+    return plan_batch_count(&cut);
+}
+
+/* ---- The cursor: which batch comes next --------------------------------------------------------
+ */
+
+/* Stand at (epoch, position); false when memory for the epoch's plan is short. */
+static bool move_cursor(struct session *session, uint64_t epoch, uint64_t position)
+{
+    if (session->plan == NULL || session->plan_epoch_number != epoch) {
+        struct plan_epoch *plan = plan_epoch_create(&session->order, epoch);
+        if (plan == NULL) {
+            return false;
+        }
+        plan_epoch_destroy(session->plan);
+        session->plan = plan;
+        session->plan_epoch_number = epoch;
+    }
+    session->cut.start = position;
+    session->cursor_batch = 0;
+    session->cursor_batches = plan_batch_count(&session->cut);
+    return true;
+}
+
+/* If the cursor's epoch is used up, go to the start of the next one. */
+static bool settle_cursor(struct session *session)
+{
+    while (session->cursor_batch >= session->cursor_batches) {
+        if (!move_cursor(session, session->plan_epoch_number + 1, 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Canonical index of the sample at a position of the cursor's epoch. */
+static uint64_t canonical_at(const struct session *session, uint64_t position)
+{
+    uint64_t index = plan_index(session->plan, position);
+    return session->subset != NULL ? session->subset[index] : index;
+}
+
+/* ---- Slots -------------------------------------------------------------------------------------
+ */
+
+static uint8_t *place_address(struct session *session, uint32_t slot, size_t field, uint32_t place)
+{
+    const struct batch_layout *layout = &session->layout;
+    return ring_slot_base(session->ring, slot) + layout->field_offset_bytes[field] +
+           place * layout->row_bytes[field];
+}
+
+static void write_id(struct session *session, uint32_t slot, uint32_t place, uint64_t sample_id)
+{
+    uint8_t *base = ring_slot_base(session->ring, slot) + session->layout.id_offset_bytes;
+    memcpy(base + place * sizeof sample_id, &sample_id, sizeof sample_id);
+}
+
+static void write_valid(struct session *session, uint32_t slot, uint32_t place, bool is_valid)
+{
+    ring_slot_base(session->ring, slot)[session->layout.valid_offset_bytes + place] = is_valid;
+    session->fills[slot].is_good[place] = is_valid;
+}
+
+/* Everything of a place but id and validity as for a sample that does not exist. */
+static void write_blank(struct session *session, uint32_t slot, uint32_t place)
+{
+    const int64_t label = BATCH_LABEL_NONE;
+    for (size_t i = 0; i < session->spec.field_count; i++) {
+        uint8_t *address = place_address(session, slot, i, place);
+        memset(address, 0, session->layout.row_bytes[i]);
+        if (session->spec.fields[i].kind == FIELD_LABEL) {
+            memcpy(address, &label, sizeof label);
+        }
+    }
+}
+
+static void write_padding(struct session *session, struct fill *fill)
+{
+    for (uint32_t place = fill->sample_count; place < fill->place_count; place++) {
+        write_blank(session, fill->slot, place);
+        write_id(session, fill->slot, place, BATCH_ID_NONE);
+        write_valid(session, fill->slot, place, false);
+    }
+}
+
+/* What the state is after the cursor's batch; the cursor moves past it. */
+static void note_next(struct session *session, struct fill *fill)
+{
+    fill->is_last = session->cursor_batch + 1 == session->cursor_batches;
+    if (fill->is_last) {
+        fill->next_epoch = fill->epoch + 1;
+        fill->next_position = 0;
+    } else {
+        fill->next_epoch = fill->epoch;
+        fill->next_position = plan_position_after(&session->cut, session->cursor_batch);
+        if (session->spec.order == PLAN_WINDOW) {
+            struct plan_window window = plan_epoch_window(session->plan, fill->next_position);
+            fill->next_window_ordinal = window.ordinal;
+            fill->next_window_first = window.position_first;
+        }
+    }
+}
+
+/* Claim a slot for the cursor's batch and make it the one that is planned. */
+static bool begin_fill(struct session *session)
+{
+    if (!settle_cursor(session)) {
+        session->has_ended = true; /* no memory: the trainer's timeout tells it */
+        return false;
+    }
+    int slot = ring_claim(session->ring);
+    if (slot < 0) {
+        return false;
+    }
+    struct plan_slice slice = plan_slice(&session->cut, session->cursor_batch, session->spec.rank);
+    struct fill *fill = &session->fills[slot];
+    uint8_t *is_good = fill->is_good;
+    *fill = (struct fill){
+        .is_active = true,
+        .is_good = is_good,
+        .slot = (uint32_t)slot,
+        .generation = session->generation,
+        .epoch = session->plan_epoch_number,
+        .step = session->cut.start / session->cut.batch + session->cursor_batch,
+        .first_position = slice.first,
+        .sample_count = slice.count,
+        .place_count = slice.count + slice.padded_count,
+    };
+    note_next(session, fill);
+    session->cursor_batch++;
+    write_padding(session, fill);
+    session->order_queue[session->order_tail++ % LAYOUT_SLOTS_MAX] = (uint32_t)slot;
+    session->planning = fill;
+    return true;
+}
+
+/* ---- Publishing --------------------------------------------------------------------------------
+ */
+
+static void move_place(struct session *session, uint32_t slot, uint32_t from, uint32_t to)
+{
+    uint8_t *base = ring_slot_base(session->ring, slot);
+    for (size_t i = 0; i < session->spec.field_count; i++) {
+        memcpy(place_address(session, slot, i, to), place_address(session, slot, i, from),
+               session->layout.row_bytes[i]);
+    }
+    uint8_t *ids = base + session->layout.id_offset_bytes;
+    memcpy(ids + to * sizeof(uint64_t), ids + from * sizeof(uint64_t), sizeof(uint64_t));
+    uint8_t *valid = base + session->layout.valid_offset_bytes;
+    valid[to] = valid[from];
+}
+
+/* Under "skip": close the gaps that bad samples left. */
+static void close_gaps(struct session *session, struct fill *fill)
+{
+    uint32_t kept = 0;
+    for (uint32_t place = 0; place < fill->place_count; place++) {
+        bool is_padding = place >= fill->sample_count;
+        if (fill->is_good[place] || is_padding) {
+            if (kept != place) {
+                move_place(session, fill->slot, place, kept);
+            }
+            kept++;
+        }
+    }
+    fill->sample_count -= fill->place_count - kept;
+    fill->place_count = kept;
+}
+
+static void write_header(struct session *session, const struct fill *fill)
+{
+    struct slot_header *header = ring_slot_header(session->ring, fill->slot);
+    memset(header, 0, sizeof *header);
+    bool is_error = fill->error.kind != ERROR_NONE;
+    header->kind = is_error ? SLOT_ERROR : SLOT_BATCH;
+    header->epoch = fill->epoch;
+    header->step = fill->step;
+    header->position = fill->first_position;
+    header->next_epoch = fill->next_epoch;
+    header->next_position = fill->next_position;
+    header->next_window_ordinal = fill->next_window_ordinal;
+    header->next_window_first = fill->next_window_first;
+    header->place_count = fill->place_count;
+    for (uint32_t place = 0; place < fill->sample_count; place++) {
+        header->valid_count += session->spec.on_error == BAD_SKIP || fill->is_good[place];
+    }
+    header->bad_count = fill->bad_count;
+    header->is_last = fill->is_last;
+    header->side_bytes = fill->side_used_bytes;
+    if (is_error) {
+        snprintf(header->error_kind, sizeof header->error_kind, "%s",
+                 error_kind_name(fill->error.kind));
+        snprintf(header->error_text, sizeof header->error_text, "%s", fill->error.text);
+    }
+}
+
+/* Rates and the two clocks of who waits for whom, brought up to now. */
+static void note_time(struct session *session)
+{
+    uint64_t now_ns = clock_now_ns();
+    struct ring_usage usage = ring_usage(session->ring);
+    uint64_t passed_ns = now_ns - session->noted_ns;
+    if (session->was_full) {
+        session->full_ns += passed_ns;
+    }
+    if (session->was_starved) {
+        session->starved_ns += passed_ns;
+    }
+    session->noted_ns = now_ns;
+    session->was_full = usage.free_count == 0 && usage.filling_count == 0;
+    session->was_starved = usage.published_count == 0;
+    if (now_ns - session->rate_ns >= 1000000000u) {
+        session->images_per_second = (double)(session->published_samples - session->rate_samples) *
+                                     1e9 / (double)(now_ns - session->rate_ns);
+        session->rate_ns = now_ns;
+        session->rate_samples = session->published_samples;
+    }
+}
+
+static void publish_fill(struct session *session, struct fill *fill)
+{
+    if (session->spec.on_error == BAD_SKIP && fill->bad_count > 0) {
+        close_gaps(session, fill);
+    }
+    write_header(session, fill);
+    if (fill->error.kind != ERROR_NONE) {
+        session->has_ended = true;
+    }
+    session->published_batches++;
+    session->published_samples += fill->sample_count;
+    session->bad_count += fill->bad_count;
+    session->last_epoch = fill->epoch;
+    session->last_step = fill->step;
+    ring_publish(session->ring, fill->slot);
+    fill->is_active = false;
+    note_time(session);
+}
+
+/* Publish or put back every finished slot whose turn has come. */
+static void settle_fills(struct session *session)
+{
+    while (session->order_head != session->order_tail) {
+        struct fill *fill =
+            &session->fills[session->order_queue[session->order_head % LAYOUT_SLOTS_MAX]];
+        bool is_planned = fill->planned_count == fill->sample_count;
+        bool is_stale = fill->generation != session->generation || session->has_ended;
+        if (fill->pending_count > 0 || (!is_planned && !is_stale)) {
+            return;
+        }
+        session->order_head++;
+        if (session->planning == fill) {
+            session->planning = NULL;
+        }
+        if (is_stale) {
+            fill->is_active = false;
+            ring_abandon(session->ring, fill->slot);
+        } else {
+            publish_fill(session, fill);
+        }
+    }
+}
+
+/* ---- Work --------------------------------------------------------------------------------------
+ */
+
+bool session_has_next(struct session *session)
+{
+    if (session->has_ended || session->queue.is_closing) {
+        return false;
+    }
+    return (session->planning != NULL &&
+            session->planning->planned_count < session->planning->sample_count) ||
+           ring_usage(session->ring).free_count > 0;
+}
+
+/* Fill in everything of *work that follows from its sample. */
+static bool locate_work(struct session *session, struct work *work)
+{
+    struct read_request *request = &work->request;
+    work->sample_id = index_sample_id(session->index, work->canonical);
+    work->read_attempts = 0;
+    work->not_before_ns = 0;
+    if (index_sample_place(session->index, session->fields, work->canonical, &work->where,
+                           work->path, sizeof work->path) != 0) {
+        request->error = ENAMETOOLONG;
+        return false;
+    }
+    request->path = work->where.path;
+    request->keep_open = work->where.is_shard;
+    request->direct = session->reads_direct;
+    request->offset_bytes = work->where.offset_bytes;
+    request->length_bytes = work->where.length_bytes;
+    request->expect_bytes = work->where.shard_bytes;
+    request->expect_mtime_ns = work->where.shard_mtime_ns;
+    request->owner = work;
+    request->error = 0;
+    write_id(session, work->slot, work->place, work->sample_id);
+    write_valid(session, work->slot, work->place, true);
+    for (size_t i = 0; i < session->spec.field_count; i++) {
+        if (session->spec.fields[i].kind == FIELD_LABEL) {
+            int64_t label =
+                work->where.label == INDEX_NO_LABEL ? BATCH_LABEL_NONE : work->where.label;
+            memcpy(place_address(session, work->slot, i, work->place), &label, sizeof label);
+        }
+    }
+    return true;
+}
+
+bool session_next(struct session *session, struct work *work)
+{
+    struct fill *fill = session->planning;
+    while (fill == NULL || fill->planned_count == fill->sample_count) {
+        if (!session_has_next(session) || !begin_fill(session)) {
+            return false;
+        }
+        fill = session->planning;
+        if (fill->sample_count == 0) { /* nothing but padding */
+            session->planning = NULL;
+            settle_fills(session);
+        }
+        fill = session->planning;
+    }
+    work->session = session;
+    work->slot = fill->slot;
+    work->place = fill->planned_count;
+    work->epoch = fill->epoch;
+    work->canonical = canonical_at(session, fill->first_position + fill->planned_count);
+    work->replacements = 0;
+    fill->planned_count++;
+    fill->pending_count++;
+    locate_work(session, work); /* a path that is too long fails when it is read */
+    return true;
+}
+
+bool session_wants(const struct session *session, const struct work *work)
+{
+    return session->fills[work->slot].generation == session->generation && !session->has_ended &&
+           !session->queue.is_closing;
+}
+
+/* Copy a text or bytes field into the side area; false if it has no room. */
+static bool make_side_field(struct session *session, struct work *work, size_t field,
+                            const uint8_t *bytes, uint64_t size_bytes)
+{
+    struct fill *fill = &session->fills[work->slot];
+    if (size_bytes > session->spec.side_bytes) {
+        return false;
+    }
+    uint64_t offset = atomic_fetch_add(&fill->side_used_bytes, size_bytes);
+    if (offset + size_bytes > session->layout.side_bytes) {
+        return false; /* only after many replacements in one batch */
+    }
+    memcpy(ring_slot_base(session->ring, work->slot) + session->layout.side_offset_bytes + offset,
+           bytes, size_bytes);
+    struct slot_text text = {.offset_bytes = (uint32_t)offset,
+                             .length_bytes = (uint32_t)size_bytes};
+    memcpy(place_address(session, work->slot, field, work->place), &text, sizeof text);
+    return true;
+}
+
+enum decode_status session_make(struct session *session, struct work *work, struct decoder *decoder,
+                                struct decode_error *error)
+{
+    struct read_request *request = &work->request;
+    for (size_t i = 0; i < session->spec.field_count; i++) {
+        const struct field_spec *field = &session->spec.fields[i];
+        if (field->kind == FIELD_LABEL) {
+            continue;
+        }
+        uint64_t offset = work->where.field[i].offset_bytes;
+        uint64_t length = work->where.field[i].length_bytes;
+        if (!work->where.is_shard) {
+            offset = 0;
+            length = field->kind == FIELD_IMAGE ? request->size_bytes : UINT64_MAX;
+        }
+        if (length == UINT64_MAX) {
+            return decode_fail(error, DECODE_CORRUPT, work->where.offset_bytes,
+                               "the sample has no member for field \"%s\" (%s)", field->name,
+                               field->pattern);
+        }
+        if (field->kind == FIELD_IMAGE) {
+            struct sample_key key = {session->spec.seed, work->epoch, work->sample_id};
+            enum decode_status status =
+                decoder_run(decoder, session->recipe, key, request->bytes + offset, length,
+                            place_address(session, work->slot, i, work->place), error);
+            if (status != DECODE_OK) {
+                error->offset_bytes += work->where.offset_bytes + offset;
+                return status;
+            }
+        } else if (!make_side_field(session, work, i, request->bytes + offset, length)) {
+            return decode_fail(error, DECODE_TOO_LARGE, work->where.offset_bytes + offset,
+                               "field \"%s\" has %llu bytes, more than the %u that side_bytes "
+                               "allows",
+                               field->name, (unsigned long long)length, session->spec.side_bytes);
+        }
+    }
+    return DECODE_OK;
+}
+
+/* The place is finished, good or bad. */
+static void complete_place(struct session *session, struct fill *fill)
+{
+    fill->pending_count--;
+    settle_fills(session);
+}
+
+/* Keep the failure of the lowest place: which one is told does not depend on threads. */
+static void note_fill_error(struct fill *fill, uint32_t place, const struct error *error)
+{
+    if (fill->error.kind == ERROR_NONE || place < fill->error_place) {
+        fill->error = *error;
+        fill->error_place = place;
+    }
+}
+
+static void report_bad(struct session *session, const struct work *work, enum decode_status status,
+                       const struct decode_error *decode_error, const char *action,
+                       const char *name)
+{
+    struct bad_sample bad = {
+        .time_s = time(NULL),
+        .rank = session->spec.rank,
+        .epoch = work->epoch,
+        .sample_id = work->sample_id,
+        .offset_bytes = decode_error->offset_bytes,
+        .action = action,
+    };
+    snprintf(bad.job, sizeof bad.job, "%s", session->spec.job);
+    snprintf(bad.name, sizeof bad.name, "%s", name);
+    snprintf(bad.reason, sizeof bad.reason, "%s: %s", decode_status_name(status),
+             decode_error->reason);
+    bad_samples_add(session->bad_samples, &bad);
+}
+
+/* Put another sample, drawn from (seed, epoch, sample id), in the place of a bad one. */
+static bool replace_work(struct session *session, struct work *work)
+{
+    if (work->replacements >= REPLACEMENTS_MAX) {
+        return false;
+    }
+    struct philox_stream draws = philox_stream_begin(session->spec.seed, work->epoch,
+                                                     work->sample_id, PHILOX_OPERATION_REPLACE);
+    uint64_t index = philox_below(&draws, session->order.sample_count);
+    work->canonical = session->subset != NULL ? session->subset[index] : index;
+    work->replacements++;
+    return locate_work(session, work);
+}
+
+static enum work_fate finish_bad(struct session *session, struct work *work,
+                                 enum decode_status status, const struct decode_error *decode_error)
+{
+    static const char *const actions[] = {"raised", "skipped", "zeroed", "replaced"};
+    struct fill *fill = &session->fills[work->slot];
+    char name[BAD_SAMPLE_NAME_BYTES];
+    index_sample_label(session->index, work->canonical, name, sizeof name);
+    report_bad(session, work, status, decode_error, actions[session->spec.on_error], name);
+    fill->bad_count++;
+    switch (session->spec.on_error) {
+    case BAD_RAISE: break;
+    case BAD_SKIP: write_valid(session, work->slot, work->place, false); return WORK_DONE;
+    case BAD_ZERO:
+        write_blank(session, work->slot, work->place);
+        write_valid(session, work->slot, work->place, false);
+        return WORK_DONE;
+    case BAD_REPLACE:
+        if (replace_work(session, work)) {
+            return WORK_RETRY;
+        }
+        break;
+    }
+    struct error error;
+    error_set(&error, ERROR_SAMPLE,
+              "%s, byte %llu: %s: %s. To train without such samples use on_error=\"skip\", "
+              "\"zero\" or \"replace\"; `penstock errors` lists them.",
+              name, (unsigned long long)decode_error->offset_bytes, decode_status_name(status),
+              decode_error->reason);
+    note_fill_error(fill, work->place, &error);
+    return WORK_DONE;
+}
+
+enum work_fate session_finish(struct session *session, struct work *work, enum decode_status status,
+                              const struct decode_error *error)
+{
+    struct fill *fill = &session->fills[work->slot];
+    bool is_stale = !session_wants(session, work);
+    if (status != DECODE_OK && !is_stale &&
+        finish_bad(session, work, status, error) == WORK_RETRY) {
+        return WORK_RETRY;
+    }
+    complete_place(session, fill);
+    return WORK_DONE;
+}
+
+/* What the user can do about a failed read. */
+static const char *read_advice(int error)
+{
+    switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case ESTALE:
+    case ENODATA:
+        return "The data set changed after it was indexed: make the loader again, or run "
+               "`penstock index --rebuild` on it.";
+    case EACCES:
+    case EPERM: return "Give the user that runs the daemon the right to read it.";
+    case EMFILE:
+    case ENFILE: return "Raise the limit of open files (ulimit -n).";
+    default: return "Check the disk or the network file system (`dmesg`), then start again.";
+    }
+}
+
+static bool is_lasting(int error)
+{
+    return error == ENOENT || error == ENOTDIR || error == ESTALE || error == EACCES ||
+           error == EPERM || error == ENAMETOOLONG || error == ENODATA || error == EISDIR ||
+           error == EINVAL;
+}
+
+enum work_fate session_read_failed(struct session *session, struct work *work)
+{
+    struct fill *fill = &session->fills[work->slot];
+    int code = work->request.error;
+    bool is_stale = !session_wants(session, work);
+    if (code == EFBIG && !is_stale) {
+        struct decode_error error;
+        decode_fail(&error, DECODE_TOO_LARGE, 0, "the file is larger than the daemon reads");
+        return session_finish(session, work, DECODE_TOO_LARGE, &error);
+    }
+    if (!is_stale && !is_lasting(code) && ++work->read_attempts < READ_ATTEMPTS_MAX) {
+        work->not_before_ns =
+            clock_now_ns() + ((uint64_t)READ_RETRY_NS << (work->read_attempts - 1));
+        work->request.error = 0;
+        return WORK_RETRY;
+    }
+    if (!is_stale) {
+        char name[BAD_SAMPLE_NAME_BYTES];
+        index_sample_label(session->index, work->canonical, name, sizeof name);
+        struct error error;
+        error_set(&error, ERROR_IO, "cannot read %s (%s) at byte %llu: %s. %s", name,
+                  work->where.path != NULL ? work->where.path : "?",
+                  (unsigned long long)work->where.offset_bytes, strerror(code), read_advice(code));
+        note_fill_error(fill, work->place, &error);
+    }
+    complete_place(session, fill);
+    return WORK_DONE;
+}
+
+/* ---- Trainer -----------------------------------------------------------------------------------
+ */
+
+bool session_collect(struct session *session)
+{
+    bool any = ring_collect(session->ring) > 0;
+    if (any) {
+        note_time(session);
+    }
+    return any;
+}
+
+int session_seek(struct session *session, uint64_t epoch, uint64_t position, uint32_t taken_count,
+                 struct error *error)
+{
+    if (position > session->order.sample_count) {
+        return error_set(error, ERROR_STATE,
+                         "position %llu lies behind the end of the epoch (%llu samples): the "
+                         "state belongs to another data set; start the epoch again without it.",
+                         (unsigned long long)position,
+                         (unsigned long long)session->order.sample_count);
+    }
+    if (ring_rewind(session->ring, taken_count) != 0) {
+        return error_set(error, ERROR_PROTOCOL, "seek: %u batches taken is impossible.",
+                         taken_count);
+    }
+    session->generation++;
+    session->has_ended = false;
+    session->planning = NULL;
+    if (!move_cursor(session, epoch, position)) {
+        session->has_ended = true;
+        return error_set(error, ERROR_MEMORY, "no memory for the plan of epoch %llu.",
+                         (unsigned long long)epoch);
+    }
+    settle_fills(session);
+    note_time(session);
+    return 0;
+}
+
+struct session_stats session_stats(const struct session *session)
+{
+    return (struct session_stats){
+        .batch_count = session->published_batches,
+        .sample_count = session->published_samples,
+        .bad_count = session->bad_count,
+        .epoch = session->last_epoch,
+        .step = session->last_step,
+        .batches_per_epoch = session_batches_from(session, 0),
+        .images_per_second = session->images_per_second,
+        .full_ns = session->full_ns,
+        .starved_ns = session->starved_ns,
+        .opened_ns = session->opened_ns,
+        .ring = ring_usage(session->ring),
+        .slot_count = ring_slot_count(session->ring),
+    };
+}
+
+double session_lead(const struct session *session)
+{
+    double lead = ring_usage(session->ring).published_count;
+    for (uint32_t i = session->order_head; i != session->order_tail; i++) {
+        const struct fill *fill = &session->fills[session->order_queue[i % LAYOUT_SLOTS_MAX]];
+        uint32_t finished = fill->planned_count - fill->pending_count;
+        lead += fill->sample_count == 0 ? 1.0 : (double)finished / fill->sample_count;
+    }
+    return lead;
+}
