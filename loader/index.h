@@ -37,7 +37,9 @@ struct index;
 
 /* 0 and *index with one reference, or -1 and *error. progress may be NULL. *was_built (may be
  * NULL) tells whether it had to be made. A full disk is no error: the index then lives in memory,
- * and *warning (ERROR_TEXT_BYTES long, may be NULL) says so. */
+ * and *warning (ERROR_TEXT_BYTES long, may be NULL; "" without one) says so; it also tells of tars
+ * that may have been cut short. What changed less than 2 s before it was indexed might change again
+ * without a trace, so an index of it serves this call but is built once more at the next. */
 int index_open(const struct index_options *options, struct index_progress *progress,
                struct index **index, bool *was_built, char *warning, struct error *error);
 struct index *index_ref(struct index *index);
@@ -61,7 +63,8 @@ uint64_t index_sample_id(const struct index *index, uint64_t canonical);
 bool index_sample_find(const struct index *index, uint64_t sample_id, uint64_t *canonical);
 
 /* Which members of a tar sample the fields of a loader are: patterns "jpg;jpeg;png" in order of
- * preference, matched without regard to case. */
+ * preference, matched without regard to case. A pattern that no member of the whole data set
+ * matches is an error. A folder has one field, whatever its pattern; more are an error. */
 struct index_fields; /* patterns resolved to extension numbers; immutable */
 int index_fields_create(const struct index *index, const char *const *patterns, size_t count,
                         struct index_fields **fields, struct error *error);
@@ -71,15 +74,16 @@ enum { INDEX_FIELDS_MAX = 8 };
 
 /* Where the bytes of a sample are: one range of one file that covers all wanted fields. */
 struct sample_place {
-    const char *path;      /* borrowed from the index when is_shard, else written into buffer */
-    bool is_shard;         /* a tar: the file is opened once and kept */
-    uint64_t offset_bytes; /* tar; 0 for files */
-    uint64_t length_bytes; /* tar; 0 for files: to the end, found when it is opened */
-    uint64_t shard_bytes;  /* tar: expected size of the whole file */
-    int64_t shard_mtime_ns;
+    const char *path;       /* borrowed from the index when is_shard, else written into buffer */
+    bool is_shard;          /* a tar: the file is opened once and kept */
+    uint64_t offset_bytes;  /* tar; 0 for files */
+    uint64_t length_bytes;  /* tar; 0 for files: to the end, found when it is opened. A tar's 0:
+                               every wanted field is missing or empty, nothing is to be read */
+    uint64_t shard_bytes;   /* tar: expected size of the whole file */
+    int64_t shard_mtime_ns; /* 0: not to be relied on */
     int64_t label;
     /* field f of index_fields lies at [offset, offset + length) of the range; a missing field has
-     * length UINT64_MAX. A file is its field 0. */
+     * length UINT64_MAX. A file is its field 0, of length 0 here: found when it is opened. */
     struct {
         uint64_t offset_bytes, length_bytes;
     } field[INDEX_FIELDS_MAX];

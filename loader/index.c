@@ -1,0 +1,270 @@
+#include "loader/index.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "loader/index_build.h"
+#include "loader/index_sections.h"
+#include "loader/index_store.h"
+
+static int64_t timespec_ns(const struct timespec *time)
+{
+    return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
+}
+
+static bool same_time(const struct timespec *now, int64_t stored_ns)
+{
+    return stored_ns != INDEX_MTIME_RACY && timespec_ns(now) == stored_ns;
+}
+
+static bool is_folder_unchanged(const struct index *index)
+{
+    int root = open(index_string(index, index->shards[0].path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return false;
+    bool is_unchanged = true;
+    for (uint64_t i = 0; i < index->directory_count && is_unchanged; i++) {
+        const char *path = index_string(index, index->directories[i].path);
+        struct stat status;
+        is_unchanged = fstatat(root, path[0] != '\0' ? path : ".", &status, 0) == 0 &&
+                       same_time(&status.st_mtim, index->directories[i].mtime_ns);
+    }
+    close(root);
+    return is_unchanged;
+}
+
+static bool are_shards_unchanged(const struct index *index)
+{
+    for (uint32_t i = 0; i < index->shard_count; i++) {
+        struct stat status;
+        if (stat(index_string(index, index->shards[i].path), &status) != 0 ||
+            (uint64_t)status.st_size != index->shards[i].size_bytes ||
+            !same_time(&status.st_mtim, index->shards[i].mtime_ns))
+            return false;
+    }
+    return true;
+}
+
+/* Whether an index that passed index_check() is that of the data set as it is now. */
+static bool is_current(const struct index *index, const struct dataset *dataset)
+{
+    if (index->header->kind != dataset->kind || index->shard_count != dataset->paths.count)
+        return false;
+    for (uint32_t i = 0; i < index->shard_count; i++)
+        if (strcmp(index_string(index, index->shards[i].path), dataset->paths.texts[i]) != 0)
+            return false;
+    return dataset->kind == INDEX_FOLDER ? is_folder_unchanged(index) : are_shards_unchanged(index);
+}
+
+static const void *section(const struct index *index, enum index_section number, size_t element,
+                           uint64_t *count)
+{
+    *count = index->header->section[number].bytes / element;
+    return index->bytes + index->header->section[number].offset_bytes;
+}
+
+static void find_sections(struct index *index)
+{
+    uint64_t count;
+    index->shards = section(index, INDEX_SHARDS, sizeof *index->shards, &count);
+    index->shard_count = (uint32_t)count;
+    index->directories = section(index, INDEX_DIRECTORIES, sizeof *index->directories, &count);
+    index->directory_count = count;
+    index->classes = section(index, INDEX_CLASSES, sizeof *index->classes, &count);
+    index->class_count = (uint32_t)count;
+    index->extensions = section(index, INDEX_EXTENSIONS, sizeof *index->extensions, &count);
+    index->extension_count = (uint32_t)count;
+    index->samples = section(index, INDEX_SAMPLES, sizeof *index->samples, &index->sample_count);
+    index->members = section(index, INDEX_MEMBERS, sizeof *index->members, &count);
+    index->strings = section(index, INDEX_STRINGS, 1, &count);
+}
+
+static void index_destroy(struct index *index)
+{
+    if (index->bytes != NULL)
+        munmap((void *)index->bytes, index->size_bytes);
+    if (index->fd >= 0)
+        close(index->fd);
+    free(index->shard_first);
+    free(index);
+}
+
+/* Takes fd over, also on failure; NULL and *error when it is no good index. */
+static struct index *index_map(int fd, struct error *error)
+{
+    struct index *index = calloc(1, sizeof *index);
+    struct stat status;
+    if (index == NULL || fstat(fd, &status) != 0) {
+        index_build_no_memory(error);
+        free(index);
+        close(fd);
+        return NULL;
+    }
+    index->fd = fd;
+    atomic_init(&index->reference_count, 1);
+    index->size_bytes = (size_t)status.st_size;
+    void *bytes = index->size_bytes == 0
+                      ? MAP_FAILED
+                      : mmap(NULL, index->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    index->bytes = bytes == MAP_FAILED ? NULL : bytes;
+    if (index->bytes == NULL)
+        index_build_no_memory(error);
+    if (index->bytes == NULL || index_check(index->bytes, index->size_bytes, error) < 0) {
+        index_destroy(index);
+        return NULL;
+    }
+    index->header = (const void *)index->bytes;
+    find_sections(index);
+    index->shard_first = calloc((size_t)index->shard_count + 1, sizeof *index->shard_first);
+    if (index->shard_first == NULL) {
+        index_build_no_memory(error);
+        index_destroy(index);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < index->shard_count; i++)
+        index->shard_first[i] = index->shards[i].sample_first;
+    index->shard_first[index->shard_count] = index->sample_count;
+    return index;
+}
+
+static struct index *open_stored(const char *cache_folder, const struct dataset *dataset)
+{
+    int fd = index_store_open(cache_folder, dataset);
+    struct index *index = fd >= 0 ? index_map(fd, NULL) : NULL;
+    if (index != NULL && !is_current(index, dataset)) {
+        index_unref(index);
+        index = NULL;
+    }
+    return index;
+}
+
+static struct index *build(const struct index_options *options, const struct dataset *dataset,
+                           struct index_progress *progress, char *warning, struct error *error)
+{
+    struct index_draft draft;
+    index_draft_init(&draft, dataset->kind);
+    int result =
+        dataset->kind == INDEX_FOLDER
+            ? index_build_folder(dataset, options->thread_count, progress, &draft, error)
+            : index_build_tar(dataset, options->thread_count, progress, &draft, warning, error);
+    int fd = -1;
+    if (result == 0)
+        fd = index_store_save(options->cache_folder, dataset, &draft, warning, error);
+    index_draft_clear(&draft);
+    return fd >= 0 ? index_map(fd, error) : NULL;
+}
+
+int index_open(const struct index_options *options, struct index_progress *progress,
+               struct index **index, bool *was_built, char *warning, struct error *error)
+{
+    assert(options->thread_count >= 1);
+    *index = NULL;
+    if (warning != NULL)
+        warning[0] = '\0';
+    struct dataset dataset;
+    if (dataset_resolve(options->urls, options->url_count, &dataset, error) < 0)
+        return -1;
+    if (options->cache_folder != NULL && !options->rebuild)
+        *index = open_stored(options->cache_folder, &dataset);
+    if (was_built != NULL)
+        *was_built = *index == NULL;
+    if (*index == NULL)
+        *index = build(options, &dataset, progress, warning, error);
+    dataset_clear(&dataset);
+    return *index != NULL ? 0 : -1;
+}
+
+struct index *index_ref(struct index *index)
+{
+    atomic_fetch_add_explicit(&index->reference_count, 1, memory_order_relaxed);
+    return index;
+}
+
+void index_unref(struct index *index)
+{
+    if (index != NULL &&
+        atomic_fetch_sub_explicit(&index->reference_count, 1, memory_order_acq_rel) == 1)
+        index_destroy(index);
+}
+
+const struct index_header *index_header(const struct index *index)
+{
+    return index->header;
+}
+
+int index_fd(const struct index *index)
+{
+    return index->fd;
+}
+
+uint64_t index_sample_count(const struct index *index)
+{
+    return index->sample_count;
+}
+
+uint32_t index_shard_count(const struct index *index)
+{
+    return index->shard_count;
+}
+
+uint32_t index_class_count(const struct index *index)
+{
+    return index->class_count;
+}
+
+const char *index_class_name(const struct index *index, uint32_t class_number)
+{
+    assert(class_number < index->class_count);
+    return index_string(index, index->classes[class_number]);
+}
+
+const uint64_t *index_shard_first(const struct index *index)
+{
+    return index->shard_first;
+}
+
+/* The shard of a sample: a tar's samples name it, a folder is one. */
+static uint32_t shard_of(const struct index *index, uint64_t canonical)
+{
+    return index->header->kind == INDEX_TAR ? index->samples[canonical].place : 0;
+}
+
+uint64_t index_sample_id(const struct index *index, uint64_t canonical)
+{
+    assert(canonical < index->sample_count);
+    uint32_t shard = shard_of(index, canonical);
+    return (uint64_t)shard << 32 | (canonical - index->shard_first[shard]);
+}
+
+bool index_sample_find(const struct index *index, uint64_t sample_id, uint64_t *canonical)
+{
+    uint64_t shard = sample_id >> 32, position = sample_id & UINT32_MAX;
+    if (shard >= index->shard_count ||
+        position >= index->shard_first[shard + 1] - index->shard_first[shard])
+        return false;
+    *canonical = index->shard_first[shard] + position;
+    return true;
+}
+
+void index_sample_label(const struct index *index, uint64_t canonical, char *text, size_t bytes)
+{
+    assert(canonical < index->sample_count);
+    const struct index_sample *sample = &index->samples[canonical];
+    const char *name = index_string(index, sample->name);
+    const char *root = index_string(index, index->shards[shard_of(index, canonical)].path);
+    if (index->header->kind == INDEX_TAR) {
+        snprintf(text, bytes, "%s:%s", root, name);
+        return;
+    }
+    const char *directory = index_string(index, index->directories[sample->place].path);
+    snprintf(text, bytes, "%s/%s/%s", root, directory, name);
+}
