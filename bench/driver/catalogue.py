@@ -5,15 +5,21 @@ import dataclasses
 # PyTorch's version is pinned in every environment: a dependency would bring another one, with
 # gigabytes of CUDA packages. torchvision goes without its dependencies for the same reason.
 TORCH = "torch==2.13.0"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCHVISION = "torchvision==0.29.2"
 
 
 @dataclasses.dataclass(frozen=True)
 class PipStep:
-    """One `pip install` with these arguments; `environment` is added to the process's own."""
+    """One `pip install` with these arguments; `environment` is added to the process's own.
 
+    `otherwise` is taken when it fails.
+    """
+
+    what: str
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    otherwise: "PipStep | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +43,22 @@ class Peer:
     extra_workers: int = 0  # threads or processes on top of the number of cores
 
 
-def _pip(*arguments, **environment):
-    return PipStep(arguments, tuple(environment.items()))
+def _pip(*arguments, otherwise=None, **environment):
+    what = " ".join(part for part in arguments if not part.startswith("-"))
+    return PipStep(what, arguments, tuple(environment.items()), otherwise)
 
 
+# The CPU build: where pip is set up to find it, else from PyTorch's own index, else PyPI's build.
 _TORCH_STEPS = (
-    _pip(TORCH, "numpy"),
+    _pip(
+        f"{TORCH}+cpu",
+        otherwise=_pip(
+            *("--retries=1", "--timeout=20", f"--extra-index-url={CPU_INDEX}", f"{TORCH}+cpu"),
+            otherwise=_pip(TORCH),
+        ),
+    ),
     _pip("--no-deps", TORCHVISION),
+    _pip("numpy"),
 )
 
 ENVIRONMENTS = {
@@ -59,8 +74,10 @@ ENVIRONMENTS = {
             (
                 *_TORCH_STEPS,
                 _pip("setuptools", "wheel"),
-                _pip("--no-binary", "pillow-simd", "--no-deps", "pillow-simd==12.1.1.post0",
-                     CC="cc -mavx2"),
+                _pip(
+                    *("--no-binary=pillow-simd", "--no-deps", "pillow-simd==12.1.1.post0"),
+                    CC="cc -mavx2",
+                ),
             ),
             "import torch, PIL.Image",
             ("gcc", "python3-dev", "libjpeg62-turbo-dev", "zlib1g-dev"),
@@ -112,8 +129,7 @@ PEERS = {
         Peer("dali", "DALI, CPU", "dali", "run_dali.py"),
         Peer("torch-simd", "PyTorch DataLoader, Pillow-SIMD", "torch-simd", "run_torch.py"),
         Peer("torch", "PyTorch DataLoader, Pillow", "torch", "run_torch.py"),
-        Peer("webdataset", "WebDataset, Pillow", "webdataset", "run_webdataset.py",
-             needs="shards"),
+        Peer("webdataset", "WebDataset, Pillow", "webdataset", "run_webdataset.py", needs="shards"),
         Peer("spdl", "SPDL", "spdl", "run_spdl.py"),
     )
 }

@@ -14,6 +14,15 @@ IMAGES_WANTED = 2000
 SAMPLES_PER_SHARD = 256
 EXTENSIONS = {".jpg", ".jpeg"}
 
+# The demo's maker of pictures, run where Pillow and scikit-image are: TOOLS TARGET COUNT.
+MAKE = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import photographs
+per_class = -(-int(sys.argv[3]) // len(photographs.PHOTOGRAPHS))
+photographs.make(pathlib.Path(sys.argv[2]), per_class)
+"""
+
 
 class Dataset:
     """A folder of JPEGs, a class per folder, with its derived forms beside it."""
@@ -77,7 +86,8 @@ def _from_user(cache, chosen):
 def _from_photographs(cache, source):
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in EXTENSIONS)
     copies = -(-IMAGES_WANTED // len(files))
-    dataset = Dataset(cache / "data" / "photographs", f"{len(files)} ImageNet photographs x {copies}")
+    kind = f"{len(files)} ImageNet photographs x {copies}"
+    dataset = Dataset(cache / "data" / "photographs", kind)
     if not _ready(dataset.folder):
         say(f"  data: copying {len(files)} photographs {copies} times")
         _copy_classes(files, copies, dataset.images)
@@ -95,13 +105,13 @@ def _copy_classes(files, copies, target):
 
 
 def _made(root, cache, ensure_tools):
-    dataset = Dataset(cache / "data" / "made", f"made: {IMAGES_WANTED} crops of public photographs")
+    dataset = Dataset(cache / "data" / "made", f"{IMAGES_WANTED} made from public photographs")
     if not _ready(dataset.folder):
         say(f"  data: making {IMAGES_WANTED} JPEGs from the photographs in scikit-image")
         shutil.rmtree(dataset.images, ignore_errors=True)
-        script = root / "bench" / "driver" / "make_photographs.py"
-        command = [str(ensure_tools()), str(script), str(dataset.images), str(IMAGES_WANTED)]
-        if subprocess.run(command, check=False).returncode != 0:
+        dataset.folder.mkdir(parents=True, exist_ok=True)
+        command = [str(ensure_tools()), "-c", MAKE, str(root / "tools"), str(dataset.images)]
+        if subprocess.run([*command, str(IMAGES_WANTED)], check=False).returncode != 0:
             raise SystemExit("the pictures could not be made; name a folder with --dataset")
         _finish(dataset.folder, {"files": IMAGES_WANTED})
     return dataset
@@ -154,8 +164,11 @@ def beton(dataset, root, python):
 
 def warm(dataset):
     """Read every file once, so that every run finds it in the page cache."""
-    for path in [*list_images(dataset.images), *dataset.folder.glob("shards/*.tar"),
-                 *dataset.folder.glob("ffcv/*.beton")]:
+    for path in [
+        *list_images(dataset.images),
+        *dataset.folder.glob("shards/*.tar"),
+        *dataset.folder.glob("ffcv/*.beton"),
+    ]:
         with open(path, "rb", buffering=0) as file:
             while file.read(1 << 20):
                 pass

@@ -23,36 +23,58 @@ def say(text):
     print(text, flush=True)
 
 
-def python_of(cache, name):
-    return cache / name / "venv" / "bin" / "python"
-
-
 def ensure(cache, name):
     """The python of the environment `name`, made first if need be. Raises Unavailable."""
     recipe = catalogue.ENVIRONMENTS[name]
     folder = cache / name
     stamp = folder / "installed.json"
-    python = python_of(cache, name)
+    python = folder / "venv" / "bin" / "python"
     identity = _identity(recipe)
     if _stamped(stamp, identity) and python.exists():
         return python
+    _require_debian(recipe)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = folder / "install.log"
     began = time.monotonic()
-    _run(recipe, log, [sys.executable, "-m", "venv", str(folder / "venv")], {}, "making a venv")
+    _run(log, [sys.executable, "-m", "venv", str(folder / "venv")], "making a venv")
     (folder / "constraints.txt").write_text(catalogue.TORCH + "\n")
     for step in recipe.steps:
-        what = " ".join(part for part in step.arguments if not part.startswith("-"))
-        say(f"  {name}: installing {what}")
-        command = [str(python), "-m", "pip", "install", "--disable-pip-version-check",
-                   "-c", str(folder / "constraints.txt"), *step.arguments]
-        _run(recipe, log, command, dict(step.environment), f"pip install {what}")
-    _run(recipe, log, [str(python), "-c", recipe.probe], {}, "the import of the installed peer",
-         PROBE_SECONDS_MAX)
+        say(f"  {name}: installing {step.what}")
+        _install(folder, log, python, step)
+    _run(log, [str(python), "-c", recipe.probe], "importing it", PROBE_SECONDS_MAX)
     stamp.write_text(json.dumps({"identity": identity}))
     say(f"  {name}: ready after {time.monotonic() - began:.0f} s")
     return python
+
+
+def _require_debian(recipe):
+    """Say which packages are missing before anything large is downloaded."""
+    if not shutil.which("dpkg-query"):
+        return
+    missing = []
+    for package in recipe.debian:
+        done = subprocess.run(
+            ["dpkg-query", "-W", "-f=${db:Status-Status}", package],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.stdout != "installed":
+            missing.append(package)
+    if missing:
+        raise Unavailable(f"needs: apt-get install --no-install-recommends {' '.join(missing)}")
+
+
+def _install(folder, log, python, step):
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    command += ["-c", str(folder / "constraints.txt"), *step.arguments]
+    try:
+        _run(log, command, f"pip install {step.what}", environment=dict(step.environment))
+    except Unavailable:
+        if step.otherwise is None:
+            raise
+        _install(folder, log, python, step.otherwise)
 
 
 def _identity(recipe):
@@ -67,28 +89,30 @@ def _stamped(stamp, identity):
         return False
 
 
-def _run(recipe, log, command, extra, what, seconds_max=PIP_SECONDS_MAX):
+def _run(log, command, what, seconds_max=PIP_SECONDS_MAX, environment=None):
     with open(log, "a", encoding="utf-8") as file:
         file.write("$ " + " ".join(command) + "\n")
         file.flush()
         try:
             code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                env={**os.environ, **extra}, timeout=seconds_max, check=False,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                timeout=seconds_max,
+                check=False,
             ).returncode
         except subprocess.TimeoutExpired:
             code = f"no end within {seconds_max} s"
     if code != 0:
-        raise Unavailable(_story(recipe, log, what, code))
+        raise Unavailable(_story(log, what, code))
 
 
-def _story(recipe, log, what, code):
+def _story(log, what, code):
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     reason = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
-    text = f"{what} failed ({code}): {reason.strip()[:300]}\n    whole log: {log}"
-    if recipe.debian:
-        text += f"\n    it needs: apt-get install {' '.join(recipe.debian)}"
-    return text
+    return f"{what} failed ({code}): {reason.strip()[:300]}\n    the whole story: {log}"
 
 
 def penstock_python(root):
@@ -96,8 +120,13 @@ def penstock_python(root):
     python = root / ".venv" / "bin" / "python"
     probe = "import penstock; penstock.DataLoader"
     try:
-        subprocess.run([str(python), "-c", probe], check=True, capture_output=True, text=True,
-                       timeout=PROBE_SECONDS_MAX)
+        subprocess.run(
+            [str(python), "-c", probe],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS_MAX,
+        )
     except FileNotFoundError:
         raise Unavailable(f"{python} is missing: run tools/demo or tools/test once") from None
     except subprocess.SubprocessError as error:

@@ -13,8 +13,14 @@ def _cell(spread, scale=1.0, digits=0):
     return f"{mid:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
-COLUMNS = ("images/s", "Penstock is", "CPU ms/image", "peak PSS MiB", "first batch s",
-           "... from process start")
+COLUMNS = (
+    "images/s",
+    "Penstock is",
+    "CPU ms/image",
+    "peak PSS MiB",
+    "first batch s",
+    "... from process start",
+)
 
 
 def _row(name, entry):
@@ -37,8 +43,10 @@ def _rows(by_name):
 
 def _aligned(header, rows):
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-            for row in [header, *rows]]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
 
 
 def as_text(summary):
@@ -72,8 +80,10 @@ def as_markdown(document):
     for name, reason in document["left_out"].items():
         lines.append(f"Left out: {name}: {' '.join(reason.split())}")
     if document["machine_busy_share"] > 0.1:
-        lines.append(f"Others used {100 * document['machine_busy_share']:.0f}% of the machine "
-                     "when the session began: only ratios are worth reading.")
+        lines.append(
+            f"Others used {100 * document['machine_busy_share']:.0f}% of the machine "
+            "when the session began: only ratios are worth reading."
+        )
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -94,5 +104,6 @@ def save(document, folder, root, python_tools):
     (folder / "results.md").write_text(as_markdown(document))
     if python_tools:
         script = root / "bench" / "driver" / "plot.py"
-        subprocess.run([str(python_tools), str(script), str(path), str(folder / "results.png")],
-                       check=False)
+        subprocess.run(
+            [str(python_tools), str(script), str(path), str(folder / "results.png")], check=False
+        )

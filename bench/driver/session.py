@@ -7,8 +7,8 @@ import statistics
 import subprocess
 import tempfile
 
-from driver.environment import say
 from driver import machine
+from driver.environment import say
 
 RUN_SECONDS_EXTRA = 240  # for start, compilation and warm-up, on top of the timed part
 
@@ -24,8 +24,14 @@ def run_once(root, python, runner, spec, cpus, log):
         command = [str(python), str(root / "bench" / "peers" / runner), json.dumps(spec)]
         with open(log, "a", encoding="utf-8") as errors:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                cwd=root, text=True, start_new_session=True, env=_environment(len(cpus)),
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=root,
+                text=True,
+                start_new_session=True,
+                env=_environment(len(cpus)),
                 preexec_fn=lambda: os.sched_setaffinity(0, cpus),
             )
             try:
@@ -88,8 +94,10 @@ def run_all(root, runs, core_counts, rounds, logs):
                     continue
                 result["round"] = number + 1
                 results[count][name].append(result)
-                say(f"{label} {result['images_per_second']:.0f} images/s, "
-                    f"{1000 * result['cpu_seconds_per_image']:.2f} ms CPU an image")
+                say(
+                    f"{label} {result['images_per_second']:.0f} images/s, "
+                    f"{1000 * result['cpu_seconds_per_image']:.2f} ms CPU an image"
+                )
     return results, failures
 
 
@@ -97,8 +105,14 @@ def _spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-SUMMED_UP = ("images_per_second", "cpu_seconds_per_image", "first_batch_seconds",
-             "first_batch_seconds_from_start", "pss_start_bytes", "pss_peak_bytes")
+SUMMED_UP = (
+    "images_per_second",
+    "cpu_seconds_per_image",
+    "first_batch_seconds",
+    "first_batch_seconds_from_start",
+    "pss_start_bytes",
+    "pss_peak_bytes",
+)
 
 
 def summarise(results):
@@ -107,7 +121,8 @@ def summarise(results):
     for count, by_name in results.items():
         summary[count] = {
             name: {key: _spread([run[key] for run in runs]) for key in SUMMED_UP}
-            for name, runs in by_name.items() if runs
+            for name, runs in by_name.items()
+            if runs
         }
         _add_ratios(by_name, summary[count])
     return summary
@@ -117,7 +132,10 @@ def _add_ratios(by_name, summary):
     """Penstock against each peer, round by round: noise of the machine cancels within one."""
     ours = {run["round"]: run["images_per_second"] for run in by_name.get("penstock", [])}
     for name, entry in summary.items():
-        ratios = [ours[run["round"]] / run["images_per_second"]
-                  for run in by_name[name] if run["round"] in ours]
+        ratios = [
+            ours[run["round"]] / run["images_per_second"]
+            for run in by_name[name]
+            if run["round"] in ours
+        ]
         if ratios and name != "penstock":
             entry["penstock_ratio"] = _spread(ratios)

@@ -40,7 +40,7 @@ def _eval_filter(width, height):
 def _make_load(spec):
     make_filter = _train_filter if spec["transform"] == "train" else _eval_filter
     scale = numpy.array([1 / (255 * value) for value in STD], numpy.float32)
-    shift = numpy.array([-m / s for m, s in zip(MEAN, STD)], numpy.float32)
+    shift = numpy.array([-m / s for m, s in zip(MEAN, STD, strict=True)], numpy.float32)
 
     def load(paths):
         frames = []

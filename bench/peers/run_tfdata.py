@@ -6,9 +6,9 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
-import harness  # noqa: E402 (the environment above is read at import)
-import tensorflow as tf  # noqa: E402
-from harness import MEAN, RESIZE_PX, SIZE_PX, STD  # noqa: E402
+import harness
+import tensorflow as tf
+from harness import MEAN, RESIZE_PX, SIZE_PX, STD
 
 
 def _train_image(data, antialias):
