@@ -66,9 +66,10 @@ enum decode_status image_band(struct image_reader *reader, uint32_t row_count_ma
                               const uint8_t **rows, size_t *stride_bytes, uint32_t *row_count,
                               struct decode_error *error);
 
-/* Give up the image. The verdict on its tail: a JPEG without an end-of-image marker after its
- * first scan is DECODE_TRUNCATED, as it is for Pillow. May be called once all rows that the
- * caller wants were read. */
+/* Give up the image that image_start() began. The verdict on its tail: a JPEG without an
+ * end-of-image marker after its first scan is decoded on to its last row, and is DECODE_TRUNCATED
+ * if its bytes do not last, as it is for Pillow. May be called once all rows that the caller
+ * wants were read. */
 enum decode_status image_finish(struct image_reader *reader, struct decode_error *error);
 
 #endif /* PENSTOCK_DECODE_IMAGE_H */

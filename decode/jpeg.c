@@ -28,6 +28,7 @@ struct jpeg_reader {
     bool is_created;          /* codec holds memory */
     struct image_rect region;
     uint32_t rows_left;
+    bool has_all_rows; /* of the image, not only of the region */
     size_t lead_bytes; /* columns decoded left of the region */
     size_t stride_bytes;
     uint32_t band_rows; /* that fit into `band` */
@@ -73,11 +74,18 @@ static _Noreturn void on_error(j_common_ptr codec)
     escape(reader, status);
 }
 
-/* Warnings tell of damage that Pillow lives with; the pixels are libjpeg's best guess for both. */
+/* Warnings tell of damage that Pillow lives with, unless it also fails in the file's tail; the
+ * pixels are libjpeg's best guess for both. But in the header Pillow does not know marker 01. */
 static void on_message(j_common_ptr codec, int level)
 {
-    (void)codec;
-    (void)level;
+    struct jpeg_reader *reader = codec->client_data;
+    if (level < 0)
+        codec->err->num_warnings++;
+    if (codec->err->msg_code == JTRC_PARMLESS_MARKER && codec->err->msg_parm.i[0] == 0x01 &&
+        reader->scan_offset_bytes == 0) {
+        decode_fail(reader->error, DECODE_CORRUPT, offset_now(reader), "a JPEG with marker 01");
+        escape(reader, DECODE_CORRUPT);
+    }
 }
 
 static void on_source_begin_or_end(j_decompress_ptr codec)
@@ -187,6 +195,7 @@ enum decode_status jpeg_reader_open(struct jpeg_reader *reader, const uint8_t *b
     reader->bytes = bytes;
     reader->size_bytes = size_bytes;
     reader->source.bytes_in_buffer = size_bytes;
+    reader->scan_offset_bytes = 0;
     reader->error = error;
     memset(&reader->codec, 0, sizeof reader->codec);
     if (setjmp(reader->escape) != 0)
@@ -199,11 +208,13 @@ enum decode_status jpeg_reader_open(struct jpeg_reader *reader, const uint8_t *b
     return check_header(reader);
 }
 
-/* How many columns beside the region its pixels depend on: upsampled chroma is interpolated from
- * the neighbouring samples, and libjpeg treats the edge of a crop as the edge of the image. */
+/* How many columns beside the region its pixels depend on. Upsampled chroma is interpolated from
+ * the neighbouring samples, of which each spans at most max_h_samp_factor columns, and libjpeg
+ * treats the edge of a crop as the edge of the image. Rows need no such margin: libjpeg decodes
+ * the row group above the first row itself. */
 static uint32_t margin_of(const struct jpeg_decompress_struct *codec)
 {
-    return codec->max_h_samp_factor == 1 ? 0 : 16;
+    return codec->max_h_samp_factor == 1 ? 0 : (uint32_t)codec->max_h_samp_factor;
 }
 
 /* True when libjpeg smooths an incomplete progressive image, which looks at blocks around. */
@@ -267,6 +278,8 @@ enum decode_status jpeg_reader_start(struct jpeg_reader *reader, struct image_re
     reader->error = error;
     reader->region = region;
     reader->rows_left = region.height_px;
+    reader->has_all_rows = false;
+    reader->errors.num_warnings = 0; /* those of the header do no harm */
     if (setjmp(reader->escape) != 0)
         return reader->status;
     codec->out_color_space = codec->num_components == 4 ? JCS_CMYK : JCS_RGB;
@@ -328,21 +341,43 @@ enum decode_status jpeg_reader_band(struct jpeg_reader *reader, uint32_t row_cou
     return DECODE_OK;
 }
 
-/* Pillow reads a file to its end and misses the end-of-image marker; here the rows below the
- * region are never decoded, so the marker is looked for in the bytes, from the back. */
+/* An end-of-image marker after the first scan? Looked for from the back, where it should be. */
+static bool has_end_marker(const struct jpeg_reader *reader)
+{
+    const uint8_t *first = reader->bytes + reader->scan_offset_bytes;
+    size_t length = reader->size_bytes - reader->scan_offset_bytes;
+    while (length > 0) {
+        const uint8_t *mark = memrchr(first, 0xd9, length);
+        if (mark == NULL)
+            return false;
+        if (mark > first && mark[-1] == 0xff)
+            return true;
+        length = (size_t)(mark - first);
+    }
+    return false;
+}
+
+/* Pillow decodes every row and reads on to the end-of-image marker. Here the rows below the region
+ * are only decoded when something is odd; damage down there that leaves the marker is not seen. */
+static bool is_suspect(const struct jpeg_reader *reader)
+{
+    bool has_all_rows = reader->codec.output_scanline == reader->codec.output_height;
+    return has_all_rows || reader->errors.num_warnings > 0 || !has_end_marker(reader);
+}
+
 enum decode_status jpeg_reader_finish(struct jpeg_reader *reader, struct decode_error *error)
 {
-    jpeg_reader_close(reader);
-    size_t end = reader->size_bytes;
-    while (end > reader->scan_offset_bytes) {
-        const uint8_t *first = reader->bytes + reader->scan_offset_bytes;
-        const uint8_t *mark = memrchr(first, 0xd9, end - reader->scan_offset_bytes);
-        if (mark == NULL)
-            break;
-        if (mark > first && mark[-1] == 0xff)
-            return DECODE_OK;
-        end = (size_t)(mark - reader->bytes);
+    reader->error = error;
+    if (is_suspect(reader)) {
+        /* With all rows there it is no error when the bytes end before a marker comes. */
+        if (setjmp(reader->escape) != 0)
+            return reader->has_all_rows && reader->status == DECODE_TRUNCATED ? DECODE_OK
+                                                                              : reader->status;
+        while (reader->codec.output_scanline < reader->codec.output_height)
+            jpeg_read_scanlines(&reader->codec, &reader->band, 1);
+        reader->has_all_rows = true;
+        jpeg_finish_decompress(&reader->codec);
     }
-    return decode_fail(error, DECODE_TRUNCATED, reader->size_bytes,
-                       "the JPEG has no end-of-image marker");
+    jpeg_reader_close(reader);
+    return DECODE_OK;
 }

@@ -451,6 +451,18 @@ static enum decode_status check_tail(struct walk *walk)
     }
 }
 
+/* Where no pixel data comes, Pillow has sample 0, which a palette may give any colour. */
+static void fill_background(const struct png_header *header, struct image_rect region,
+                            uint8_t *target)
+{
+    static const uint8_t black[3];
+    if (header->color != PNG_PALETTE || memcmp(header->lookup[0], black, 3) == 0)
+        return;
+    size_t pixel_count = (size_t)region.width_px * region.height_px;
+    for (size_t i = 0; i < pixel_count; i++)
+        memcpy(target + i * 3, header->lookup[0], 3);
+}
+
 enum decode_status png_decode(const uint8_t *bytes, size_t size_bytes,
                               const struct png_header *header, struct image_rect region,
                               uint8_t *target, struct decode_error *error)
@@ -465,6 +477,7 @@ enum decode_status png_decode(const uint8_t *bytes, size_t size_bytes,
     struct png_rows *rows = png_rows_begin(header, region, target);
     if (rows == NULL)
         return decode_fail(error, DECODE_NO_MEMORY, 0, "no memory for a row of a PNG");
+    fill_background(header, region, target);
     enum decode_status status = decode_rows(&walk, rows);
     png_rows_end(rows);
     return status == DECODE_OK ? check_tail(&walk) : status;

@@ -6,8 +6,8 @@
  * chunks are walked here, by Pillow's rules:
  *   - checksums and side chunks before the pixels must be right; checksums after them are not read;
  *   - a compressed profile or text of more than 1 MiB is refused;
- *   - pixel data that ends early at the end of a row leaves the rest black;
- *   - of an animation the first frame is read, black around it where it is smaller.
+ *   - pixel data that ends early, but with a row, leaves the rest at sample 0 (mostly black);
+ *   - of an animation the first frame is read, with the same around it where it is smaller.
  */
 #ifndef PENSTOCK_DECODE_PNG_H
 #define PENSTOCK_DECODE_PNG_H
