@@ -351,9 +351,9 @@ class Run:
         before = [check for check in stage.before if chosen or self.pattern.search(check.name)]
         for check in before:
             if not self.prepare(check):
-                missed = Outcome(failed=len(chosen))
-                print(f"    {len(chosen)} checks cannot run without {check.name}: failed")
-                self.total.add(missed)
+                self.total.add(Outcome(failed=len(chosen)))
+                names = " ".join(check.name for check in chosen)
+                print(f"    failed too, for want of {check.name}: {names}", flush=True)
                 return
         with ThreadPoolExecutor(stage.parallel) as pool:
             futures = [pool.submit(self.run_check, check) for check in chosen]
