@@ -318,6 +318,8 @@ class Run:
         for old in [check.report, *check.findings()]:
             old.unlink(missing_ok=True)
         status = self.processes.run(check)
+        if self.processes.stopping:
+            raise KeyboardInterrupt
         if status is None:
             note = f"    did not end within {check.seconds_max} s:"
             outcome = Outcome(failed=1, notes=[note, tail(check.log)])
