@@ -258,7 +258,7 @@ def python_tests(kind: str, preset: str, long: bool) -> list[Check]:
             f"--timeout={LONG_SECONDS_MAX if long else 300}",
         ]
         command += ["-m", "long or not long" if long else "not long", str(path.relative_to(ROOT))]
-        environment = {"PENSTOCK_BUILD": str(BUILD / preset)}
+        environment = {"PENSTOCK_BUILD": str(BUILD / "release")}  # libraries that Python can load
         watched = preset != "release"
         if watched:
             environment["PENSTOCK_DAEMON"] = str(BUILD / preset / "loader" / "penstockd")
