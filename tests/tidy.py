@@ -273,7 +273,15 @@ def c_is_formatted() -> Iterator[str]:
 
 def python_is_formatted() -> Iterator[str]:
     """As ruff format formats it."""
-    ruff = [sys.executable, "-m", "ruff", "format", "--no-cache", "--check"]
+    ruff = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--no-cache",
+        "--check",
+        "--output-format=concise",
+    ]
     for complaint in tool_complaints(ruff, python_files()):
         if not complaint.endswith("already formatted"):
             yield complaint
