@@ -85,7 +85,9 @@ def test_range_of_small_types(level, constants, dtype):
 def test_against_torchvision(level):
     try:  # the registry's torchvision is built for CUDA: declare what its import looks for
         for schema in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a) -> Tensor"):
-            torch.library.define("torchvision::" + schema.split("(")[0], schema[schema.index("("):])
+            torch.library.define(
+                "torchvision::" + schema.split("(")[0], schema[schema.index("(") :]
+            )
     except RuntimeError:
         pass  # declared already
     v2 = pytest.importorskip("torchvision.transforms.v2", exc_type=Exception)
