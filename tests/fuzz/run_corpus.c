@@ -205,7 +205,7 @@ static void run_changed(const struct corpus *corpus, uint64_t seed, uint64_t num
     const struct seed *from = &corpus->seeds[random_below(&state, corpus->seed_count)];
     size_t size = from->size_bytes;
     memcpy(buffer, from->bytes, size);
-    size_t change_count = 1 + random_below(&state, CHANGES_MAX);
+    size_t change_count = 1 + random_below(&state, 1 + random_below(&state, CHANGES_MAX));
     for (size_t i = 0; i < change_count; i++)
         size = change_once(corpus, &state, buffer, size, SEED_BYTES_MAX);
     run_exact(buffer, size);
