@@ -2,8 +2,9 @@
  * source.h - bytes of local files, many reads at once: io_uring, or a pool of pread threads where
  * io_uring is refused. Both give the same bytes and the same errors.
  *
- * Threads    submit and reap: one thread at a time (the caller holds a lock over both); interrupt:
- *            any thread.
+ * Threads    submit and reap: one thread at a time (the caller holds a lock over both), and none
+ *            that submitted may end while its reads are in flight; interrupt: any thread. A read
+ *            of cached pages by io_uring is done, copy and all, inside submit or reap.
  * Ownership  A request and its buffer belong to the source from submit until reap hands it back.
  */
 #ifndef PENSTOCK_LOADER_SOURCE_H
@@ -27,15 +28,16 @@ struct read_request {
     bool keep_open;   /* a shard: its descriptor is kept for further reads (LRU) */
     bool direct;      /* O_DIRECT if the file system can, else buffered */
     uint64_t offset_bytes;
-    uint64_t length_bytes;   /* 0: the whole file, whatever its size is when it is opened */
+    uint64_t length_bytes;   /* 0: the whole file, whatever its size is when it is opened (and
+                                offset_bytes is not looked at) */
     uint64_t expect_bytes;   /* keep_open: size and mtime that the shard must have, else ESTALE; */
     int64_t expect_mtime_ns; /* 0: not checked */
     void *owner;
 
     /* set by the source: the result */
     int error;      /* 0, or an errno: ENOENT, EIO, ESTALE, EFBIG, ENODATA (the file ended
-                       before the range did), ... */
-    uint8_t *bytes; /* in the buffer below; 64 readable bytes follow the last */
+                       before the range did), EISDIR, EINVAL (a FIFO, a device), ... */
+    uint8_t *bytes; /* in the buffer below; 64 zero bytes follow the last. NULL after an error */
     size_t size_bytes;
 
     /* kept by the source between uses; zero before the first */
@@ -45,6 +47,8 @@ struct read_request {
     int fd;
     uint64_t done_bytes;
     uint64_t wanted_bytes;
+    uint32_t align_bytes;
+    void *shard;
     struct read_request *next;
 };
 

@@ -3,3 +3,4 @@
 # plan
 unit_test(permutation penstock_plan m)
 unit_test(plan penstock_plan)
+unit_test(source penstock_source Threads::Threads)
