@@ -47,7 +47,7 @@ SYSTEM_FOLDERS = {"sys", "linux", "arpa", "net", "netinet", "asm", "sanitizer"}
 
 # Third-party headers and the files, or folders ending in "/", that may include them.
 HOMES = {
-    "jpeglib.h": ["decode/jpeg.c"],
+    "jpeglib.h": ["decode/jpeg.c", "bench/bench_stages.c"],
     "jerror.h": ["decode/jpeg.c"],
     "zlib.h": ["decode/png_rows.c"],
     "webp/": ["decode/webp.c"],
