@@ -2,6 +2,7 @@
 #include "decode/resize.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,7 +73,7 @@ static bool reserve(void **memory, size_t *capacity, size_t count, size_t elemen
  * another order rounds differently now and then. */
 static double bicubic(double x)
 {
-    x = x < 0.0 ? -x : x;
+    x = fabs(x);
     if (x < 1.0)
         return (1.5 * x - 2.5) * x * x + 1;
     if (x < 2.0)
@@ -82,8 +83,8 @@ static double bicubic(double x)
 
 static double bilinear(double x)
 {
-    x = x < 0.0 ? -x : x;
-    return x < 1.0 ? 1.0 - x : 0.0;
+    double weight = 1.0 - fabs(x);
+    return weight > 0.0 ? weight : 0.0;
 }
 
 static struct support support_of(enum resize_filter filter, uint32_t in_size, uint32_t out_size)
@@ -127,7 +128,7 @@ static uint32_t round_weights(const double *raw, uint32_t count, int32_t *rounde
     uint32_t end = 0;
     for (uint32_t i = 0; i < count; i++) {
         double fixed = raw[i] * (1 << WEIGHT_BITS);
-        int32_t weight = (int32_t)(fixed < 0 ? fixed - 0.5 : fixed + 0.5);
+        int32_t weight = (int32_t)(fixed + copysign(0.5, fixed));
         assert(weight < 1 << (WEIGHT_BITS + 1) && weight > -(1 << (WEIGHT_BITS + 1)));
         if (weight == 0 && end == 0)
             begin = i + 1;
@@ -137,7 +138,8 @@ static uint32_t round_weights(const double *raw, uint32_t count, int32_t *rounde
     }
     if (end == 0)
         begin = 0, end = 1;
-    memmove(rounded, rounded + begin, (end - begin) * sizeof(*rounded));
+    if (begin > 0)
+        memmove(rounded, rounded + begin, (end - begin) * sizeof(*rounded));
     *first += begin;
     return end - begin;
 }
