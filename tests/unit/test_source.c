@@ -462,13 +462,14 @@ struct shared_source {
     struct source *source;
     pthread_mutex_t lock;
     uint32_t left_count;
+    const char *path;
 };
 
 /* Submit and reap from several threads, under a lock as the contract says. */
 static void *read_in_turns(void *argument)
 {
     struct shared_source *shared = argument;
-    struct read_request request = {.path = path_of("file")}, *pointer = &request;
+    struct read_request request = {.path = shared->path}, *pointer = &request;
     bool mine_is_out = false;
     pthread_mutex_lock(&shared->lock);
     while (shared->left_count > 0 || mine_is_out) {
@@ -498,7 +499,7 @@ static void test_threads_take_turns(void **state)
     put_file("file", 70000);
     FOR_EACH_ENGINE(source)
     {
-        struct shared_source shared = {source, PTHREAD_MUTEX_INITIALIZER, 300};
+        struct shared_source shared = {source, PTHREAD_MUTEX_INITIALIZER, 300, path_of("file")};
         pthread_t threads[3];
         for (int i = 0; i < 3; i++)
             assert_int_equal(pthread_create(&threads[i], NULL, read_in_turns, &shared), 0);
