@@ -122,7 +122,7 @@ sources_hash() {
 # The package, with daemon and command line inside, in .venv, as pip install gives it to a user.
 install_penstock() {
     local stamp=$VENV/.installed-penstock wanted
-    wanted=$(sources_hash)
+    wanted="$ROOT $(sources_hash)" # the scripts of .venv hold its path
     [ -x "$VENV/bin/penstock" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     say "Building and installing penstock into .venv"
     rm -f "$stamp"
