@@ -195,6 +195,13 @@ static int check_shard(const struct dataset *dataset, size_t i, struct error *er
     return 0;
 }
 
+static bool is_one_folder(const struct dataset *dataset)
+{
+    struct stat status;
+    return dataset->paths.count == 1 && stat(dataset->paths.texts[0], &status) == 0 &&
+           S_ISDIR(status.st_mode);
+}
+
 static int resolve_folder(struct dataset *dataset, struct error *error)
 {
     char *real = realpath(dataset->paths.texts[0], NULL);
@@ -217,12 +224,12 @@ int dataset_resolve(const char *const *urls, size_t url_count, struct dataset *d
                            "The data set is empty. Name a folder of images or tar files.");
     for (size_t i = 0; i < url_count && result == 0; i++)
         result = add_url(&dataset->paths, urls[i], error);
-    struct stat status;
-    if (result == 0 && dataset->paths.count == 1 && stat(dataset->paths.texts[0], &status) == 0 &&
-        S_ISDIR(status.st_mode))
-        return resolve_folder(dataset, error) == 0 ? 0 : (dataset_clear(dataset), -1);
-    for (size_t i = 0; i < dataset->paths.count && result == 0; i++)
-        result = check_shard(dataset, i, error);
+    if (result == 0 && is_one_folder(dataset)) {
+        result = resolve_folder(dataset, error);
+    } else {
+        for (size_t i = 0; i < dataset->paths.count && result == 0; i++)
+            result = check_shard(dataset, i, error);
+    }
     if (result < 0)
         dataset_clear(dataset);
     return result;

@@ -342,7 +342,7 @@ static bool locate_work(struct session *session, struct work *work)
     work->sample_id = index_sample_id(session->index, work->canonical);
     work->read_attempts = 0;
     work->not_before_ns = 0;
-    if (index_sample_place(session->index, session->fields, work->canonical, &work->where,
+    if (index_sample_place(session->index, session->fields.members, work->canonical, &work->where,
                            work->path, sizeof work->path) != 0) {
         request->error = ENAMETOOLONG;
         return false;
@@ -429,13 +429,10 @@ enum decode_status session_make(struct session *session, struct work *work, stru
         if (field->kind == FIELD_LABEL) {
             continue;
         }
-        uint64_t offset = work->where.field[i].offset_bytes;
-        uint64_t length = work->where.field[i].length_bytes;
-        if (!work->where.is_shard) {
-            offset = 0;
-            length = field->kind == FIELD_IMAGE ? request->size_bytes : UINT64_MAX;
-        }
-        if (length == UINT64_MAX) {
+        uint64_t offset;
+        uint64_t length;
+        if (!field_map_range(&session->fields, &work->where, i, request->size_bytes, &offset,
+                             &length)) {
             return decode_fail(error, DECODE_CORRUPT, work->where.offset_bytes,
                                "the sample has no member for field \"%s\" (%s)", field->name,
                                field->pattern);

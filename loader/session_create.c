@@ -147,33 +147,9 @@ static int cut_samples(struct session *session, struct error *error)
     return 0;
 }
 
-/* ---- The fields --------------------------------------------------------------------------------
+/* ---- The transforms
+ * --------------------------------------------------------------------------------
  */
-
-static int check_fields(struct session *session, struct error *error)
-{
-    const struct session_spec *spec = &session->spec;
-    bool is_folder = index_header(session->index)->kind == INDEX_FOLDER;
-    size_t images = 0;
-    const char *patterns[INDEX_FIELDS_MAX];
-    for (size_t i = 0; i < spec->field_count; i++) {
-        images += spec->fields[i].kind == FIELD_IMAGE;
-        patterns[i] = spec->fields[i].pattern;
-        bool is_side = spec->fields[i].kind == FIELD_TEXT || spec->fields[i].kind == FIELD_BYTES;
-        if (is_folder && is_side) {
-            return error_set(error, ERROR_USAGE,
-                             "field \"%s\": a folder of images has no text or bytes fields; put "
-                             "them into WebDataset tar shards.",
-                             spec->fields[i].name);
-        }
-    }
-    if (images != 1) {
-        return error_set(error, ERROR_USAGE, "fields: exactly one must be an image, not %zu.",
-                         images);
-    }
-    return index_fields_create(session->index, patterns, spec->field_count, &session->fields,
-                               error);
-}
 
 static int make_recipe(struct session *session, struct error *error)
 {
@@ -232,7 +208,8 @@ static int build(struct session *session, const uint64_t *subset, uint64_t subse
 {
     const struct session_spec *spec = &session->spec;
     if (take_samples(session, subset, subset_count, error) != 0 ||
-        cut_samples(session, error) != 0 || check_fields(session, error) != 0 ||
+        cut_samples(session, error) != 0 ||
+        field_map_init(&session->fields, session->index, spec, error) != 0 ||
         make_recipe(session, error) != 0) {
         return -1;
     }
@@ -286,7 +263,7 @@ void session_destroy(struct session *session)
     plan_epoch_destroy(session->plan);
     ring_destroy(session->ring);
     recipe_destroy(session->recipe);
-    index_fields_destroy(session->fields);
+    field_map_clear(&session->fields);
     index_unref(session->index);
     free(session->shard_first);
     free(session->subset);

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "ipc/layout.h"
+#include "loader/field_map.h"
 #include "loader/session.h"
 
 /* A slot being filled. The daemon never reads shared memory to know where it stands. */
@@ -33,7 +34,7 @@ struct session {
     uint64_t id;
     struct session_spec spec;
     struct index *index;
-    struct index_fields *fields;
+    struct field_map fields;
     struct recipe *recipe;
     uint64_t *subset;      /* canonical indices in the order of the plan; NULL: all */
     uint64_t *shard_first; /* of the subset's shards, for PLAN_WINDOW; else NULL */
