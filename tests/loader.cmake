@@ -4,3 +4,7 @@
 unit_test(permutation penstock_plan m)
 unit_test(plan penstock_plan)
 unit_test(source penstock_source Threads::Threads)
+
+# index
+unit_test(tar penstock_index)
+unit_test(dataset penstock_index)
