@@ -8,3 +8,4 @@ unit_test(source penstock_source Threads::Threads)
 # index
 unit_test(tar penstock_index)
 unit_test(dataset penstock_index)
+unit_test(index penstock_index)

@@ -53,7 +53,8 @@ static inline size_t maker_header(struct tar_maker *maker, const char *name, cha
 {
     size_t at = maker->size_bytes;
     uint8_t *block = maker_grow(maker, MAKER_BLOCK_BYTES);
-    memcpy(block, name, strnlen(name, 100));
+    size_t length = strlen(name);
+    memcpy(block, name, length < 100 ? length : 100);
     memcpy(block + 100, "0000644", 8);
     char digits[32];
     snprintf(digits, sizeof digits, "%011llo", (unsigned long long)size_bytes);
