@@ -28,8 +28,9 @@ struct image_reader *image_reader_create(const struct image_limits *limits)
 {
     static const struct image_limits defaults = {IMAGE_PIXELS_MAX_DEFAULT, IMAGE_SCANS_MAX_DEFAULT};
     struct image_reader *reader = calloc(1, sizeof *reader);
-    if (reader == NULL)
+    if (reader == NULL) {
         return NULL;
+    }
     reader->limits = limits != NULL ? *limits : defaults;
     reader->jpeg = jpeg_reader_create(&reader->limits);
     if (reader->jpeg == NULL) {
@@ -48,8 +49,9 @@ static void close_image(struct image_reader *reader)
 
 void image_reader_destroy(struct image_reader *reader)
 {
-    if (reader == NULL)
+    if (reader == NULL) {
         return;
+    }
     close_image(reader);
     jpeg_reader_destroy(reader->jpeg);
     free(reader);
@@ -94,18 +96,21 @@ static bool begins_with(const uint8_t *bytes, size_t size_bytes, const char *pre
 static enum decode_status refuse_unknown(const uint8_t *bytes, size_t size_bytes,
                                          struct decode_error *error)
 {
-    if (size_bytes == 0)
+    if (size_bytes == 0) {
         return decode_fail(error, DECODE_CORRUPT, 0, "not an image: there are no bytes");
+    }
     for (size_t i = 0; i < sizeof known_formats / sizeof known_formats[0]; i++) {
         const struct signature *known = &known_formats[i];
-        if (begins_with(bytes, size_bytes, known->bytes, known->size_bytes, known->offset_bytes))
+        if (begins_with(bytes, size_bytes, known->bytes, known->size_bytes, known->offset_bytes)) {
             return decode_fail(error, DECODE_UNSUPPORTED, 0,
                                "a %s image; JPEG, PNG and WebP are read", known->format);
+        }
     }
     char text[64];
     size_t length = 0;
-    for (size_t i = 0; i < size_bytes && i < 8; i++)
+    for (size_t i = 0; i < size_bytes && i < 8; i++) {
         length += (size_t)snprintf(text + length, sizeof text - length, " %02x", bytes[i]);
+    }
     return decode_fail(error, DECODE_CORRUPT, 0, "not an image: begins with%s", text);
 }
 
@@ -147,12 +152,14 @@ static enum decode_status decode_region(struct image_reader *reader, struct deco
     size_t row_bytes = (size_t)reader->region.width_px * 3;
     reader->row_next = 0;
     reader->pixels = calloc(1, row_bytes * reader->region.height_px + TAIL_BYTES);
-    if (reader->pixels == NULL)
+    if (reader->pixels == NULL) {
         return decode_fail(error, DECODE_NO_MEMORY, 0, "no memory for %u x %u pixels",
                            (unsigned)reader->region.width_px, (unsigned)reader->region.height_px);
-    if (reader->info.format == IMAGE_PNG)
+    }
+    if (reader->info.format == IMAGE_PNG) {
         return png_decode(reader->bytes, reader->size_bytes, &reader->png, reader->region,
                           reader->pixels, error);
+    }
     return webp_decode(reader->bytes, reader->size_bytes, reader->region, reader->pixels, error);
 }
 
@@ -164,8 +171,9 @@ enum decode_status image_start(struct image_reader *reader, struct image_rect re
     assert(region.x_px < info->width_px && region.width_px <= info->width_px - region.x_px);
     assert(region.y_px < info->height_px && region.height_px <= info->height_px - region.y_px);
     reader->region = region;
-    if (info->format == IMAGE_JPEG)
+    if (info->format == IMAGE_JPEG) {
         return jpeg_reader_start(reader->jpeg, region, error);
+    }
     return decode_region(reader, error);
 }
 
@@ -174,8 +182,9 @@ enum decode_status image_band(struct image_reader *reader, uint32_t row_count_ma
                               struct decode_error *error)
 {
     assert(row_count_max >= 1);
-    if (reader->info.format == IMAGE_JPEG)
+    if (reader->info.format == IMAGE_JPEG) {
         return jpeg_reader_band(reader->jpeg, row_count_max, rows, stride_bytes, row_count, error);
+    }
     uint32_t left = reader->region.height_px - reader->row_next;
     *stride_bytes = (size_t)reader->region.width_px * 3;
     *rows = reader->pixels + reader->row_next * *stride_bytes;
@@ -187,8 +196,9 @@ enum decode_status image_band(struct image_reader *reader, uint32_t row_count_ma
 enum decode_status image_finish(struct image_reader *reader, struct decode_error *error)
 {
     enum decode_status status = DECODE_OK;
-    if (reader->info.format == IMAGE_JPEG)
+    if (reader->info.format == IMAGE_JPEG) {
         status = jpeg_reader_finish(reader->jpeg, error);
+    }
     close_image(reader);
     return status;
 }

@@ -79,8 +79,9 @@ static _Noreturn void on_error(j_common_ptr codec)
 static void on_message(j_common_ptr codec, int level)
 {
     struct jpeg_reader *reader = codec->client_data;
-    if (level < 0)
+    if (level < 0) {
         codec->err->num_warnings++;
+    }
     if (codec->err->msg_code == JTRC_PARMLESS_MARKER && codec->err->msg_parm.i[0] == 0x01 &&
         reader->scan_offset_bytes == 0) {
         decode_fail(reader->error, DECODE_CORRUPT, offset_now(reader), "a JPEG with marker 01");
@@ -105,11 +106,13 @@ static boolean on_source_empty(j_decompress_ptr codec)
 static void on_source_skip(j_decompress_ptr codec, long count_bytes)
 {
     struct jpeg_source_mgr *source = codec->src;
-    if (count_bytes <= 0)
+    if (count_bytes <= 0) {
         return;
+    }
     size_t skip = (size_t)count_bytes;
-    if (skip > source->bytes_in_buffer)
+    if (skip > source->bytes_in_buffer) {
         skip = source->bytes_in_buffer; /* what follows finds the source empty */
+    }
     source->next_input_byte += skip;
     source->bytes_in_buffer -= skip;
 }
@@ -118,8 +121,9 @@ static void on_source_skip(j_decompress_ptr codec, long count_bytes)
 static void on_progress(j_common_ptr common)
 {
     struct jpeg_reader *reader = common->client_data;
-    if ((uint32_t)reader->codec.input_scan_number <= reader->limits.scans_max)
+    if ((uint32_t)reader->codec.input_scan_number <= reader->limits.scans_max) {
         return;
+    }
     decode_fail(reader->error, DECODE_TOO_LARGE, offset_now(reader),
                 "more than %u scans in a progressive JPEG", (unsigned)reader->limits.scans_max);
     escape(reader, DECODE_TOO_LARGE);
@@ -128,15 +132,17 @@ static void on_progress(j_common_ptr common)
 struct jpeg_reader *jpeg_reader_create(const struct image_limits *limits)
 {
     struct jpeg_reader *reader = calloc(1, sizeof *reader);
-    if (reader != NULL)
+    if (reader != NULL) {
         reader->limits = *limits;
+    }
     return reader;
 }
 
 void jpeg_reader_destroy(struct jpeg_reader *reader)
 {
-    if (reader == NULL)
+    if (reader == NULL) {
         return;
+    }
     jpeg_reader_close(reader);
     free(reader->band);
     free(reader);
@@ -144,8 +150,9 @@ void jpeg_reader_destroy(struct jpeg_reader *reader)
 
 void jpeg_reader_close(struct jpeg_reader *reader)
 {
-    if (reader->is_created)
+    if (reader->is_created) {
         jpeg_destroy_decompress(&reader->codec);
+    }
     reader->is_created = false;
 }
 
@@ -175,15 +182,17 @@ static enum decode_status check_header(struct jpeg_reader *reader)
 {
     const struct jpeg_decompress_struct *codec = &reader->codec;
     uint64_t pixels = (uint64_t)codec->image_width * codec->image_height;
-    if (pixels > reader->limits.pixels_max)
+    if (pixels > reader->limits.pixels_max) {
         return decode_fail(reader->error, DECODE_TOO_LARGE, offset_now(reader),
                            "%u x %u pixels are more than the limit of %llu",
                            (unsigned)codec->image_width, (unsigned)codec->image_height,
                            (unsigned long long)reader->limits.pixels_max);
+    }
     int count = codec->num_components;
-    if (count != 1 && count != 3 && count != 4)
+    if (count != 1 && count != 3 && count != 4) {
         return decode_fail(reader->error, DECODE_UNSUPPORTED, offset_now(reader),
                            "a JPEG of %d colour components", count);
+    }
     return DECODE_OK;
 }
 
@@ -198,8 +207,9 @@ enum decode_status jpeg_reader_open(struct jpeg_reader *reader, const uint8_t *b
     reader->scan_offset_bytes = 0;
     reader->error = error;
     memset(&reader->codec, 0, sizeof reader->codec);
-    if (setjmp(reader->escape) != 0)
+    if (setjmp(reader->escape) != 0) {
         return reader->status;
+    }
     codec_begin(reader);
     jpeg_read_header(&reader->codec, TRUE);
     reader->scan_offset_bytes = offset_now(reader);
@@ -220,12 +230,16 @@ static uint32_t margin_of(const struct jpeg_decompress_struct *codec)
 /* True when libjpeg smooths an incomplete progressive image, which looks at blocks around. */
 static bool is_smoothed(const struct jpeg_decompress_struct *codec)
 {
-    if (!codec->progressive_mode || codec->coef_bits == NULL)
+    if (!codec->progressive_mode || codec->coef_bits == NULL) {
         return false;
-    for (int i = 0; i < codec->num_components; i++)
-        for (int k = 1; k < 10; k++)
-            if (codec->coef_bits[i][k] != 0)
+    }
+    for (int i = 0; i < codec->num_components; i++) {
+        for (int k = 1; k < 10; k++) {
+            if (codec->coef_bits[i][k] != 0) {
                 return true;
+            }
+        }
+    }
     return false;
 }
 
@@ -239,8 +253,9 @@ static void crop_columns(struct jpeg_reader *reader, JDIMENSION *left)
     end = codec->output_width - end > margin ? end + margin : codec->output_width;
     JDIMENSION width = end - begin;
     *left = begin;
-    if (width < codec->output_width)
+    if (width < codec->output_width) {
         jpeg_crop_scanline(codec, left, &width);
+    }
 }
 
 static enum decode_status reserve_band(struct jpeg_reader *reader)
@@ -250,13 +265,15 @@ static enum decode_status reserve_band(struct jpeg_reader *reader)
     size_t rows = BAND_BYTES_MAX / reader->stride_bytes;
     reader->band_rows = rows < 1 ? 1 : rows > BAND_ROWS_MAX ? BAND_ROWS_MAX : (uint32_t)rows;
     size_t need = reader->band_rows * reader->stride_bytes + TAIL_BYTES;
-    if (need <= reader->band_bytes)
+    if (need <= reader->band_bytes) {
         return DECODE_OK;
+    }
     free(reader->band);
     reader->band_bytes = 0;
     reader->band = calloc(1, need);
-    if (reader->band == NULL)
+    if (reader->band == NULL) {
         return decode_fail(reader->error, DECODE_NO_MEMORY, 0, "no memory for rows of pixels");
+    }
     reader->band_bytes = need;
     return DECODE_OK;
 }
@@ -280,20 +297,23 @@ enum decode_status jpeg_reader_start(struct jpeg_reader *reader, struct image_re
     reader->rows_left = region.height_px;
     reader->has_all_rows = false;
     reader->errors.num_warnings = 0; /* those of the header do no harm */
-    if (setjmp(reader->escape) != 0)
+    if (setjmp(reader->escape) != 0) {
         return reader->status;
+    }
     codec->out_color_space = codec->num_components == 4 ? JCS_CMYK : JCS_RGB;
     reader->progress.progress_monitor = on_progress;
     codec->progress = &reader->progress;
     jpeg_start_decompress(codec);
     codec->progress = NULL;
     JDIMENSION left = 0;
-    if (!is_smoothed(codec))
+    if (!is_smoothed(codec)) {
         crop_columns(reader, &left);
+    }
     reader->lead_bytes = (size_t)(region.x_px - left) * (size_t)codec->output_components;
     enum decode_status status = reserve_band(reader);
-    if (status == DECODE_OK)
+    if (status == DECODE_OK) {
         skip_rows(reader, region.y_px);
+    }
     return status;
 }
 
@@ -313,14 +333,18 @@ static void cmyk_to_rgb(uint8_t *row, uint32_t width_px)
 static void read_rows(struct jpeg_reader *reader, uint32_t count)
 {
     JSAMPROW rows[BAND_ROWS_MAX];
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         rows[i] = reader->band + i * reader->stride_bytes;
+    }
     uint32_t done = 0;
-    while (done < count)
+    while (done < count) {
         done += jpeg_read_scanlines(&reader->codec, rows + done, count - done);
-    if (reader->codec.output_components == 4)
-        for (uint32_t i = 0; i < count; i++)
+    }
+    if (reader->codec.output_components == 4) {
+        for (uint32_t i = 0; i < count; i++) {
             cmyk_to_rgb(rows[i] + reader->lead_bytes, reader->region.width_px);
+        }
+    }
 }
 
 enum decode_status jpeg_reader_band(struct jpeg_reader *reader, uint32_t row_count_max,
@@ -331,8 +355,9 @@ enum decode_status jpeg_reader_band(struct jpeg_reader *reader, uint32_t row_cou
     count = count < row_count_max ? count : row_count_max;
     count = count < reader->band_rows ? count : reader->band_rows;
     reader->error = error;
-    if (setjmp(reader->escape) != 0)
+    if (setjmp(reader->escape) != 0) {
         return reader->status;
+    }
     read_rows(reader, count);
     reader->rows_left -= count;
     *rows = reader->band + reader->lead_bytes;
@@ -348,10 +373,12 @@ static bool has_end_marker(const struct jpeg_reader *reader)
     size_t length = reader->size_bytes - reader->scan_offset_bytes;
     while (length > 0) {
         const uint8_t *mark = memrchr(first, 0xd9, length);
-        if (mark == NULL)
+        if (mark == NULL) {
             return false;
-        if (mark > first && mark[-1] == 0xff)
+        }
+        if (mark > first && mark[-1] == 0xff) {
             return true;
+        }
         length = (size_t)(mark - first);
     }
     return false;
@@ -370,11 +397,13 @@ enum decode_status jpeg_reader_finish(struct jpeg_reader *reader, struct decode_
     reader->error = error;
     if (is_suspect(reader)) {
         /* With all rows there it is no error when the bytes end before a marker comes. */
-        if (setjmp(reader->escape) != 0)
+        if (setjmp(reader->escape) != 0) {
             return reader->has_all_rows && reader->status == DECODE_TRUNCATED ? DECODE_OK
                                                                               : reader->status;
-        while (reader->codec.output_scanline < reader->codec.output_height)
+        }
+        while (reader->codec.output_scanline < reader->codec.output_height) {
             jpeg_read_scanlines(&reader->codec, &reader->band, 1);
+        }
         reader->has_all_rows = true;
         jpeg_finish_decompress(&reader->codec);
     }

@@ -32,13 +32,16 @@ static bool has_avx512_level(void)
 enum kernel_level kernels_detect(enum kernel_level level_max)
 {
 #if defined(__x86_64__)
-    if (level_max >= KERNEL_AVX512 && has_avx512_level())
+    if (level_max >= KERNEL_AVX512 && has_avx512_level()) {
         return KERNEL_AVX512;
-    if (level_max >= KERNEL_AVX2 && has_avx2_level())
+    }
+    if (level_max >= KERNEL_AVX2 && has_avx2_level()) {
         return KERNEL_AVX2;
+    }
 #elif defined(__aarch64__)
-    if (level_max >= KERNEL_NEON)
+    if (level_max >= KERNEL_NEON) {
         return KERNEL_NEON; /* part of every AArch64 processor */
+    }
 #else
     (void)level_max;
 #endif

@@ -50,9 +50,10 @@ ALWAYS_INLINE struct factors split_weights(__m256i weights)
 ALWAYS_INLINE void add_pair(__m256i sums[PARTS], __m256i pixels, const struct factors *factors,
                             int pair)
 {
-    for (int part = 0; part < PARTS; part++)
+    for (int part = 0; part < PARTS; part++) {
         sums[part] =
             _mm256_add_epi32(sums[part], _mm256_madd_epi16(pixels, factors->pairs[part][pair]));
+    }
 }
 
 ALWAYS_INLINE void clear_sums(__m256i sums[PARTS])
@@ -91,8 +92,9 @@ ALWAYS_INLINE void column_pair(const struct resize_taps *taps, uint32_t x,
     size_t left = 3 * (size_t)taps->first[x];
     size_t right = 3 * (size_t)taps->first[x + 1];
     __m256i sums[ROWS_AT_ONCE][PARTS];
-    for (int i = 0; i < ROWS_AT_ONCE; i++)
+    for (int i = 0; i < ROWS_AT_ONCE; i++) {
         clear_sums(sums[i]);
+    }
     uint32_t group = 0;
     do { /* mostly once, which the compiler does better by if it sees that it is not zero times */
         struct factors factors = split_weights(_mm256_loadu_si256((const __m256i *)weights));
@@ -135,8 +137,9 @@ static void resize_columns_some(const struct resize_taps *taps, const uint8_t *s
     column_pair(taps, x, in, pixels);
     for (int i = 0; i < ROWS_AT_ONCE; i++) {
         memcpy(out[i] + 3 * (size_t)x, &pixels[0][i], 3);
-        if (x + 1 < taps->out_count)
+        if (x + 1 < taps->out_count) {
             memcpy(out[i] + 3 * (size_t)x + 3, &pixels[1][i], 3);
+        }
     }
 }
 
@@ -144,9 +147,10 @@ static void resize_columns(const struct resize_taps *taps, const uint8_t *source
                            size_t source_stride_bytes, uint8_t *target, size_t target_stride_bytes,
                            uint32_t row_count)
 {
-    for (uint32_t y = 0; y < row_count; y += ROWS_AT_ONCE)
+    for (uint32_t y = 0; y < row_count; y += ROWS_AT_ONCE) {
         resize_columns_some(taps, source + y * source_stride_bytes, source_stride_bytes,
                             target + y * target_stride_bytes, target_stride_bytes, row_count - y);
+    }
 }
 
 /* ---- rows ---- */
@@ -163,8 +167,9 @@ ALWAYS_INLINE struct row_group row_group(const struct resize_taps *taps, uint32_
 {
     struct row_group result;
     uint32_t first = taps->first[y] + (uint32_t)group * TAP_GROUP;
-    for (uint32_t i = 0; i < TAP_GROUP; i++)
+    for (uint32_t i = 0; i < TAP_GROUP; i++) {
         result.rows[i] = source + min_u32(first + i, taps->in_count - 1) * source_stride_bytes;
+    }
     const int32_t *weights = taps->weights + (group * taps->out_stride + y) * TAP_GROUP;
     result.factors =
         split_weights(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)weights)));
@@ -204,8 +209,9 @@ static void resize_rows(const struct resize_taps *taps, const uint8_t *source,
         for (uint32_t begin = 0; begin < row_bytes; begin += 32) {
             uint32_t at = min_u32(begin, row_bytes - 32); /* the last block overlaps */
             __m256i sums[4][PARTS];
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 4; i++) {
                 clear_sums(sums[i]);
+            }
             add_row_group(sums, &first, at);
             for (size_t group = 1; group < taps->group_count; group++) {
                 struct row_group next = row_group(taps, y, group, source, source_stride_bytes);
@@ -306,8 +312,9 @@ ALWAYS_INLINE __m256 pack_values(const struct pack_constants *constants, const u
 {
     __m256i pixels = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)source));
     __m256 values = _mm256_mul_ps(_mm256_cvtepi32_ps(pixels), _mm256_set1_ps(constants->scale));
-    if (!constants->normalize)
+    if (!constants->normalize) {
         return values;
+    }
     values = _mm256_sub_ps(values, _mm256_loadu_ps(constants->mean + lane));
     return _mm256_div_ps(values, _mm256_loadu_ps(constants->std + lane));
 }
@@ -334,9 +341,10 @@ ALWAYS_INLINE void convert(const struct pack_constants *constants, const uint8_t
     size_t value_bytes = type == TYPE_F32 ? 4 : 2;
     uint8_t *to = target;
     size_t at = 0;
-    for (; count - at >= 8; at += 8)
+    for (; count - at >= 8; at += 8) {
         store_values(pack_values(constants, source + at, at % PACK_PATTERN_SIZE), type,
                      to + at * value_bytes);
+    }
     if (at < count) {
         uint8_t last[8] = {0};
         uint8_t values[8 * sizeof(float)];

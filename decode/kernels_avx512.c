@@ -50,8 +50,9 @@ ALWAYS_INLINE __m512i weights_to_digits(__m512i weights)
 /* Add four taps for 16 outputs. */
 ALWAYS_INLINE void add_taps(__m512i sums[DIGITS], __m512i pixels, const __m512i digits[DIGITS])
 {
-    for (int i = 0; i < DIGITS; i++)
+    for (int i = 0; i < DIGITS; i++) {
         sums[i] = _mm512_dpbusd_epi32(sums[i], pixels, digits[i]);
+    }
 }
 
 ALWAYS_INLINE void clear_sums(__m512i sums[DIGITS])
@@ -119,9 +120,10 @@ ALWAYS_INLINE void dense_digits(const struct resize_taps *taps, const struct den
     __m512i low_pixels = weights_to_digits(_mm512_loadu_si512(weights));
     __m512i high_pixels = weights_to_digits(_mm512_loadu_si512(weights + 16));
     __m512i lane = _mm512_slli_epi32(block->lane_pixel, 2);
-    for (int i = 0; i < DIGITS; i++)
+    for (int i = 0; i < DIGITS; i++) {
         digits[i] = _mm512_permutex2var_epi32(
             low_pixels, _mm512_add_epi32(lane, _mm512_set1_epi32(i)), high_pixels);
+    }
 }
 
 /* The common case. A vector computes 16 consecutive bytes of the output row. They belong to at most
@@ -144,8 +146,9 @@ static void resize_columns_dense(const struct resize_taps *taps, const uint8_t *
     for (uint32_t at = 0; at < row_bytes; at += 16) {
         struct dense_block block = dense_block(taps, at / 16);
         __m512i sums[ROWS_AT_ONCE][DIGITS];
-        for (int i = 0; i < ROWS_AT_ONCE; i++)
+        for (int i = 0; i < ROWS_AT_ONCE; i++) {
             clear_sums(sums[i]);
+        }
         for (uint32_t group = 0; group < taps->group_count; group++) {
             __m512i digits[DIGITS];
             dense_digits(taps, &block, group, digits);
@@ -156,8 +159,9 @@ static void resize_columns_dense(const struct resize_taps *taps, const uint8_t *
             }
         }
         __mmask16 mask = (__mmask16)low_bits(min_u32(row_bytes - at, 16));
-        for (int i = 0; i < ROWS_AT_ONCE; i++)
+        for (int i = 0; i < ROWS_AT_ONCE; i++) {
             _mm_mask_storeu_epi8(out[i] + at, mask, clip_to_bytes(join_sums(sums[i])));
+        }
     }
 }
 
@@ -184,8 +188,9 @@ static void resize_columns_wide(const struct resize_taps *taps, const uint8_t *s
     const __m128i close_up = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
     for (uint32_t x = 0; x < taps->out_count; x += 4) {
         __m512i sums[WIDE_ROWS_AT_ONCE][DIGITS];
-        for (int i = 0; i < WIDE_ROWS_AT_ONCE; i++)
+        for (int i = 0; i < WIDE_ROWS_AT_ONCE; i++) {
             clear_sums(sums[i]);
+        }
         for (size_t group = 0; group < taps->group_count; group++) {
             __m512i all = weights_to_digits(
                 _mm512_loadu_si512(taps->weights + (group * taps->out_stride + x) * TAP_GROUP));
@@ -219,12 +224,13 @@ static void resize_columns(const struct resize_taps *taps, const uint8_t *source
     for (uint32_t y = 0; y < row_count; y += step) {
         const uint8_t *in = source + y * source_stride_bytes;
         uint8_t *out = target + y * target_stride_bytes;
-        if (dense)
+        if (dense) {
             resize_columns_dense(taps, in, source_stride_bytes, out, target_stride_bytes,
                                  row_count - y);
-        else
+        } else {
             resize_columns_wide(taps, in, source_stride_bytes, out, target_stride_bytes,
                                 row_count - y);
+        }
     }
 }
 
@@ -242,8 +248,9 @@ ALWAYS_INLINE struct row_group row_group(const struct resize_taps *taps, uint32_
 {
     struct row_group result;
     uint32_t first = taps->first[y] + (uint32_t)group * TAP_GROUP;
-    for (uint32_t i = 0; i < TAP_GROUP; i++)
+    for (uint32_t i = 0; i < TAP_GROUP; i++) {
         result.rows[i] = source + min_u32(first + i, taps->in_count - 1) * source_stride_bytes;
+    }
     const int32_t *weights = taps->weights + (group * taps->out_stride + y) * TAP_GROUP;
     __m512i all =
         weights_to_digits(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)weights)));
@@ -283,8 +290,9 @@ static void resize_rows(const struct resize_taps *taps, const uint8_t *source,
         for (uint32_t at = 0; at < row_bytes; at += 64) {
             __mmask64 mask = low_bits(min_u32(row_bytes - at, 64));
             __m512i sums[4][DIGITS];
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 4; i++) {
                 clear_sums(sums[i]);
+            }
             add_row_group(sums, &first, at, mask);
             for (size_t group = 1; group < taps->group_count; group++) {
                 struct row_group next = row_group(taps, y, group, source, source_stride_bytes);
@@ -345,8 +353,9 @@ static void split_rgb(const uint8_t *source, uint32_t count, bool mirror, uint8_
         uint32_t pixels = min_u32(count - at, 64);
         struct rgb64 rgb = load_rgb64(source + 3 * (size_t)at, pixels);
         __m512i index = triple;
-        if (mirror) /* lane i takes pixel pixels - 1 - i */
+        if (mirror) { /* lane i takes pixel pixels - 1 - i */
             index = _mm512_sub_epi8(_mm512_set1_epi8((char)(3 * (pixels - 1))), triple);
+        }
         size_t to = mirror ? count - at - pixels : at;
         __mmask64 mask = low_bits(pixels);
         _mm512_mask_storeu_epi8(red + to, mask, pick_bytes(&rgb, index));
@@ -362,8 +371,9 @@ static void mirror_rgb(const uint8_t *source, uint32_t count, uint8_t *target)
     /* Byte i of the result is channel i % 3 of pixel last - i / 3, that is byte
      * 3 * last - i + 2 * (i % 3) of the source. */
     uint8_t offsets[192];
-    for (unsigned i = 0; i < 192; i++)
+    for (unsigned i = 0; i < 192; i++) {
         offsets[i] = (uint8_t)(2 * (i % 3) - i);
+    }
     for (uint32_t at = 0; at < count; at += 64) {
         uint32_t pixels = min_u32(count - at, 64);
         struct rgb64 rgb = load_rgb64(source + 3 * (size_t)at, pixels);

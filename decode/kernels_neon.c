@@ -93,9 +93,10 @@ static void resize_rows(const struct resize_taps *taps, const uint8_t *source,
         for (uint32_t begin = 0; begin < row_bytes; begin += 16) {
             uint32_t at = min_u32(begin, row_bytes - 16); /* the last block overlaps */
             int32x4_t sums[4] = {start_sums(), start_sums(), start_sums(), start_sums()};
-            for (uint32_t tap = 0; tap < tap_count; tap++)
+            for (uint32_t tap = 0; tap < tap_count; tap++) {
                 add_bytes(sums, vld1q_u8(rows + tap * source_stride_bytes + at),
                           tap_weight(taps, y, tap));
+            }
             vst1q_u8(target + at,
                      vcombine_u8(clip_to_bytes(sums[0], sums[1]), clip_to_bytes(sums[2], sums[3])));
         }
@@ -121,8 +122,9 @@ static void split_rgb(const uint8_t *source, uint32_t count, bool mirror, uint8_
         uint32_t at = min_u32(begin, count - PIXELS_AT_ONCE); /* the last block overlaps */
         uint32_t to = mirror ? count - PIXELS_AT_ONCE - at : at;
         uint8x16x3_t planes = vld3q_u8(source + 3 * (size_t)at);
-        for (int i = 0; mirror && i < 3; i++)
+        for (int i = 0; mirror && i < 3; i++) {
             planes.val[i] = reverse_bytes(planes.val[i]);
+        }
         vst1q_u8(red + to, planes.val[0]);
         vst1q_u8(green + to, planes.val[1]);
         vst1q_u8(blue + to, planes.val[2]);
@@ -138,8 +140,9 @@ static void mirror_rgb(const uint8_t *source, uint32_t count, uint8_t *target)
     for (uint32_t begin = 0; begin < count; begin += PIXELS_AT_ONCE) {
         uint32_t at = min_u32(begin, count - PIXELS_AT_ONCE); /* the last block overlaps */
         uint8x16x3_t planes = vld3q_u8(source + 3 * (size_t)at);
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 3; i++) {
             planes.val[i] = reverse_bytes(planes.val[i]);
+        }
         vst3q_u8(target + 3 * (size_t)(count - PIXELS_AT_ONCE - at), planes);
     }
 }
@@ -156,9 +159,10 @@ static inline float32x4x2_t pack_values(const struct pack_constants *constants, 
     for (int i = 0; i < 2; i++) {
         size_t at = lane + 4 * (size_t)i;
         values.val[i] = vmulq_n_f32(values.val[i], constants->scale);
-        if (constants->normalize)
+        if (constants->normalize) {
             values.val[i] = vdivq_f32(vsubq_f32(values.val[i], vld1q_f32(constants->mean + at)),
                                       vld1q_f32(constants->std + at));
+        }
     }
     return values;
 }

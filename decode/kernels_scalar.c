@@ -59,16 +59,19 @@ static void resize_row(const struct resize_taps *taps, uint32_t y, const uint8_t
     source += taps->first[y] * source_stride_bytes;
     for (uint32_t begin = 0; begin < row_bytes; begin += BLOCK) {
         uint32_t count = row_bytes - begin < BLOCK ? row_bytes - begin : BLOCK;
-        for (uint32_t i = 0; i < count; i++)
+        for (uint32_t i = 0; i < count; i++) {
             sums[i] = 1 << (WEIGHT_BITS - 1);
+        }
         for (uint32_t tap = 0; tap < tap_count; tap++) {
             int32_t weight = tap_weight(taps, y, tap);
             const uint8_t *row = source + tap * source_stride_bytes + begin;
-            for (uint32_t i = 0; i < count; i++)
+            for (uint32_t i = 0; i < count; i++) {
                 sums[i] += row[i] * weight;
+            }
         }
-        for (uint32_t i = 0; i < count; i++)
+        for (uint32_t i = 0; i < count; i++) {
             target[begin + i] = clip8(sums[i]);
+        }
     }
 }
 
@@ -76,9 +79,10 @@ static void resize_rows(const struct resize_taps *taps, const uint8_t *source,
                         size_t source_stride_bytes, uint8_t *target, size_t target_stride_bytes,
                         uint32_t row_bytes)
 {
-    for (uint32_t y = 0; y < taps->out_count; y++)
+    for (uint32_t y = 0; y < taps->out_count; y++) {
         resize_row(taps, y, source, source_stride_bytes, target + y * target_stride_bytes,
                    row_bytes);
+    }
 }
 
 static void split_rgb(const uint8_t *source, uint32_t count, bool mirror, uint8_t *red,
@@ -94,15 +98,17 @@ static void split_rgb(const uint8_t *source, uint32_t count, bool mirror, uint8_
 
 static void mirror_rgb(const uint8_t *source, uint32_t count, uint8_t *target)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         memcpy(target + 3 * i, source + 3 * (count - 1 - i), 3);
+    }
 }
 
 static float pack_value(const struct pack_constants *constants, uint8_t pixel, size_t lane)
 {
     float value = (float)pixel * constants->scale;
-    if (constants->normalize)
+    if (constants->normalize) {
         value = (value - constants->mean[lane]) / constants->std[lane];
+    }
     return value;
 }
 
@@ -150,22 +156,25 @@ static uint16_t round_to_f16(float value)
 static void convert_f32(const struct pack_constants *constants, const uint8_t *source, size_t count,
                         float *target)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         target[i] = pack_value(constants, source[i], i % PACK_PATTERN_SIZE);
+    }
 }
 
 static void convert_f16(const struct pack_constants *constants, const uint8_t *source, size_t count,
                         uint16_t *target)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         target[i] = round_to_f16(pack_value(constants, source[i], i % PACK_PATTERN_SIZE));
+    }
 }
 
 static void convert_bf16(const struct pack_constants *constants, const uint8_t *source,
                          size_t count, uint16_t *target)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         target[i] = round_to_bf16(pack_value(constants, source[i], i % PACK_PATTERN_SIZE));
+    }
 }
 
 const struct kernels kernels_scalar = {

@@ -71,9 +71,10 @@ static void pack_row_planes(const struct packing *packing, const uint8_t *row, u
         uint32_t first = packing->mirror_x ? width_px - begin - count : begin;
         packing->kernels->split_rgb(row + 3 * (size_t)first, count, packing->mirror_x, planes[0],
                                     planes[1], planes[2]);
-        for (int plane = 0; plane < 3; plane++)
+        for (int plane = 0; plane < 3; plane++) {
             convert(packing, plane, planes[plane], count,
                     (size_t)plane * packing->plane_values + at + begin);
+        }
     }
 }
 
@@ -106,8 +107,9 @@ void pack_image(const struct kernels *kernels, const struct pack_format *format,
                               .plane_values = (size_t)width_px * height_px,
                               .mirror_x = mirror_x,
                               .target = target};
-    if (format->dtype != PACK_U8)
+    if (format->dtype != PACK_U8) {
         set_constants(&packing);
+    }
     for (uint32_t y = 0; y < height_px; y++) {
         const uint8_t *row = source + (mirror_y ? height_px - 1 - y : y) * source_stride_bytes;
         size_t at = (size_t)y * width_px;

@@ -54,15 +54,18 @@ static bool is_name_character(uint8_t c)
 
 static enum decode_status next_chunk(struct walk *walk, struct chunk *chunk)
 {
-    if (walk->size_bytes - walk->position_bytes < CHUNK_HEAD_BYTES)
+    if (walk->size_bytes - walk->position_bytes < CHUNK_HEAD_BYTES) {
         return decode_fail(walk->error, DECODE_TRUNCATED, walk->size_bytes,
                            "the PNG ends where a chunk should begin");
+    }
     const uint8_t *head = walk->bytes + walk->position_bytes;
-    for (int i = 4; i < 8; i++)
-        if (!is_name_character(head[i]))
+    for (int i = 4; i < 8; i++) {
+        if (!is_name_character(head[i])) {
             return decode_fail(walk->error, DECODE_CORRUPT, walk->position_bytes,
                                "a PNG chunk has no proper name: %02x %02x %02x %02x", head[4],
                                head[5], head[6], head[7]);
+        }
+    }
     memcpy(chunk->name, head + 4, 4);
     chunk->name[4] = '\0';
     chunk->length_bytes = read_u32(head);
@@ -74,8 +77,9 @@ static enum decode_status next_chunk(struct walk *walk, struct chunk *chunk)
 /* Step over the chunk's body, which must be there. */
 static enum decode_status skip_body(struct walk *walk, const struct chunk *chunk)
 {
-    if (chunk->length_bytes > walk->size_bytes - chunk->offset_bytes)
+    if (chunk->length_bytes > walk->size_bytes - chunk->offset_bytes) {
         return fail_chunk(walk, chunk, DECODE_TRUNCATED, "goes beyond the end of the file");
+    }
     walk->position_bytes = chunk->offset_bytes + chunk->length_bytes;
     return DECODE_OK;
 }
@@ -88,12 +92,14 @@ static void skip_checksum(struct walk *walk)
 
 static enum decode_status check_checksum(struct walk *walk, const struct chunk *chunk)
 {
-    if (walk->size_bytes - walk->position_bytes < CHECKSUM_BYTES)
+    if (walk->size_bytes - walk->position_bytes < CHECKSUM_BYTES) {
         return fail_chunk(walk, chunk, DECODE_TRUNCATED, "has no checksum");
+    }
     uint32_t stored = read_u32(walk->bytes + walk->position_bytes);
     if (png_checksum(walk->bytes + chunk->offset_bytes - 4, (size_t)chunk->length_bytes + 4) !=
-        stored)
+        stored) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "has a wrong checksum");
+    }
     walk->position_bytes += CHECKSUM_BYTES;
     return DECODE_OK;
 }
@@ -128,11 +134,13 @@ static bool is_allowed(unsigned color, unsigned depth_bits)
 static void set_greys(struct png_header *header)
 {
     memset(header->lookup, 0, sizeof header->lookup);
-    if (header->color != PNG_GREY || header->depth_bits > 8)
+    if (header->color != PNG_GREY || header->depth_bits > 8) {
         return;
+    }
     unsigned value_max = (1u << header->depth_bits) - 1;
-    for (unsigned i = 0; i <= value_max; i++)
+    for (unsigned i = 0; i <= value_max; i++) {
         memset(header->lookup[i], (int)(i * 255 / value_max), 3);
+    }
 }
 
 static enum decode_status read_header(struct walk *walk, const struct chunk *chunk,
@@ -141,10 +149,12 @@ static enum decode_status read_header(struct walk *walk, const struct chunk *chu
     struct png_header *header = walk->header;
     header->width_px = read_u32(body);
     header->height_px = read_u32(body + 4);
-    if (body[11] != 0)
+    if (body[11] != 0) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "has an unknown filter method");
-    if (!is_allowed(body[9], body[8]))
+    }
+    if (!is_allowed(body[9], body[8])) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "has no such depth and colour type");
+    }
     header->depth_bits = body[8];
     header->color = (enum png_color)body[9];
     header->is_interlaced = header->is_interlaced || body[12] != 0;
@@ -156,10 +166,12 @@ static enum decode_status read_header(struct walk *walk, const struct chunk *chu
 static enum decode_status read_palette(struct walk *walk, const struct chunk *chunk,
                                        const uint8_t *body)
 {
-    if (walk->header->color != PNG_PALETTE || !walk->has_header)
+    if (walk->header->color != PNG_PALETTE || !walk->has_header) {
         return DECODE_OK;
-    if (chunk->length_bytes / 3 > 256)
+    }
+    if (chunk->length_bytes / 3 > 256) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "has more than 256 colours");
+    }
     memset(walk->header->lookup, 0, sizeof walk->header->lookup);
     memcpy(walk->header->lookup, body, chunk->length_bytes / 3 * 3);
     walk->has_palette = true;
@@ -169,15 +181,18 @@ static enum decode_status read_palette(struct walk *walk, const struct chunk *ch
 static enum decode_status read_transparency(struct walk *walk, const struct chunk *chunk,
                                             const uint8_t *body)
 {
-    if (!walk->has_header)
+    if (!walk->has_header) {
         return DECODE_OK;
+    }
     uint32_t need = 0;
-    if (walk->header->color == PNG_RGB)
+    if (walk->header->color == PNG_RGB) {
         need = 6;
-    else if (walk->header->color == PNG_GREY)
+    } else if (walk->header->color == PNG_GREY) {
         need = 2;
-    if (chunk->length_bytes < need)
+    }
+    if (chunk->length_bytes < need) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "is too short");
+    }
     uint32_t clear_count = 0, other_count = 0;
     for (uint32_t i = 0; i < chunk->length_bytes; i++) {
         clear_count += body[i] == 0;
@@ -191,11 +206,13 @@ static enum decode_status count_inflated(struct walk *walk, const struct chunk *
                                          const uint8_t *stream, size_t length)
 {
     size_t inflated = png_inflated_bytes(stream, length, SIDE_BYTES_MAX);
-    if (inflated > SIDE_BYTES_MAX)
+    if (inflated > SIDE_BYTES_MAX) {
         return fail_chunk(walk, chunk, DECODE_TOO_LARGE, "inflates to more than 1 MiB");
+    }
     walk->side_bytes += inflated;
-    if (walk->side_bytes > SIDE_BYTES_ALL_MAX)
+    if (walk->side_bytes > SIDE_BYTES_ALL_MAX) {
         return fail_chunk(walk, chunk, DECODE_TOO_LARGE, "and others inflate to more than 64 MiB");
+    }
     return DECODE_OK;
 }
 
@@ -206,13 +223,16 @@ static enum decode_status read_compressed(struct walk *walk, const struct chunk 
     size_t length = chunk->length_bytes;
     const uint8_t *zero = length > 0 ? memchr(body, 0, length) : NULL;
     bool is_profile = is_chunk(chunk, "iCCP");
-    if (zero == NULL && !is_profile)
+    if (zero == NULL && !is_profile) {
         return DECODE_OK; /* a text without content */
+    }
     size_t method = zero == NULL ? 0 : (size_t)(zero - body) + 1;
-    if (method >= length)
+    if (method >= length) {
         return is_profile ? fail_chunk(walk, chunk, DECODE_CORRUPT, "is too short") : DECODE_OK;
-    if (body[method] != 0)
+    }
+    if (body[method] != 0) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "has an unknown compression method");
+    }
     return count_inflated(walk, chunk, body + method + 1, length - method - 1);
 }
 
@@ -222,13 +242,15 @@ static enum decode_status read_international(struct walk *walk, const struct chu
 {
     const uint8_t *end = body + chunk->length_bytes;
     const uint8_t *key_end = memchr(body, 0, chunk->length_bytes);
-    if (key_end == NULL || end - key_end < 3 || key_end[1] == 0 || key_end[2] != 0)
+    if (key_end == NULL || end - key_end < 3 || key_end[1] == 0 || key_end[2] != 0) {
         return DECODE_OK;
+    }
     const uint8_t *at = key_end + 3;
     for (int i = 0; i < 2; i++) {
         at = memchr(at, 0, (size_t)(end - at));
-        if (at == NULL)
+        if (at == NULL) {
             return DECODE_OK;
+        }
         at++;
     }
     return count_inflated(walk, chunk, at, (size_t)(end - at));
@@ -237,10 +259,11 @@ static enum decode_status read_international(struct walk *walk, const struct chu
 static enum decode_status read_animation(struct walk *walk, const uint8_t *body)
 {
     uint32_t count = read_u32(body);
-    if (walk->frame_count != 0)
+    if (walk->frame_count != 0) {
         walk->frame_count = 0; /* twice is as good as never */
-    else if (count <= 0x80000000)
+    } else if (count <= 0x80000000) {
         walk->frame_count = count;
+    }
     return DECODE_OK;
 }
 
@@ -249,8 +272,9 @@ static enum decode_status check_sequence(struct walk *walk, const struct chunk *
 {
     struct png_header *header = walk->header;
     uint64_t expected = header->has_sequence ? (uint64_t)header->sequence + 1 : 0;
-    if (sequence != expected)
+    if (sequence != expected) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "is out of sequence");
+    }
     header->has_sequence = true;
     header->sequence = sequence;
     return DECODE_OK;
@@ -260,13 +284,15 @@ static enum decode_status read_frame(struct walk *walk, const struct chunk *chun
                                      const uint8_t *body)
 {
     enum decode_status status = check_sequence(walk, chunk, read_u32(body));
-    if (status != DECODE_OK)
+    if (status != DECODE_OK) {
         return status;
+    }
     struct image_rect frame = {read_u32(body + 12), read_u32(body + 16), read_u32(body + 4),
                                read_u32(body + 8)};
     if ((uint64_t)frame.x_px + frame.width_px > walk->header->width_px ||
-        (uint64_t)frame.y_px + frame.height_px > walk->header->height_px)
+        (uint64_t)frame.y_px + frame.height_px > walk->header->height_px) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "has a frame outside the image");
+    }
     walk->header->frame = frame;
     walk->has_frame = true;
     return DECODE_OK;
@@ -284,39 +310,52 @@ static const struct {
 static enum decode_status read_chunk(struct walk *walk, const struct chunk *chunk)
 {
     enum decode_status status = skip_body(walk, chunk);
-    if (status != DECODE_OK)
+    if (status != DECODE_OK) {
         return status;
-    for (size_t i = 0; i < sizeof short_chunks / sizeof short_chunks[0]; i++)
+    }
+    for (size_t i = 0; i < sizeof short_chunks / sizeof short_chunks[0]; i++) {
         if (is_chunk(chunk, short_chunks[i].name) &&
-            chunk->length_bytes < short_chunks[i].length_bytes_min)
+            chunk->length_bytes < short_chunks[i].length_bytes_min) {
             return fail_chunk(walk, chunk, DECODE_CORRUPT, "is too short");
+        }
+    }
     const uint8_t *body = walk->bytes + chunk->offset_bytes;
-    if (is_chunk(chunk, "IHDR"))
+    if (is_chunk(chunk, "IHDR")) {
         return read_header(walk, chunk, body);
-    if (is_chunk(chunk, "PLTE"))
+    }
+    if (is_chunk(chunk, "PLTE")) {
         return read_palette(walk, chunk, body);
-    if (is_chunk(chunk, "tRNS"))
+    }
+    if (is_chunk(chunk, "tRNS")) {
         return read_transparency(walk, chunk, body);
-    if (is_chunk(chunk, "iCCP") || is_chunk(chunk, "zTXt"))
+    }
+    if (is_chunk(chunk, "iCCP") || is_chunk(chunk, "zTXt")) {
         return read_compressed(walk, chunk, body);
-    if (is_chunk(chunk, "iTXt"))
+    }
+    if (is_chunk(chunk, "iTXt")) {
         return read_international(walk, chunk, body);
-    if (is_chunk(chunk, "acTL"))
+    }
+    if (is_chunk(chunk, "acTL")) {
         return read_animation(walk, body);
-    if (is_chunk(chunk, "fcTL"))
+    }
+    if (is_chunk(chunk, "fcTL")) {
         return read_frame(walk, chunk, body);
+    }
     return DECODE_OK;
 }
 
 /* The sequence number that frame data begins with. */
 static enum decode_status read_data_sequence(struct walk *walk, const struct chunk *chunk)
 {
-    if (chunk->length_bytes < 4)
+    if (chunk->length_bytes < 4) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "is too short");
-    if (walk->size_bytes - chunk->offset_bytes < 4)
+    }
+    if (walk->size_bytes - chunk->offset_bytes < 4) {
         return fail_chunk(walk, chunk, DECODE_TRUNCATED, "goes beyond the end of the file");
-    if (!walk->header->has_sequence)
+    }
+    if (!walk->header->has_sequence) {
         return fail_chunk(walk, chunk, DECODE_CORRUPT, "comes before the first frame");
+    }
     return check_sequence(walk, chunk, read_u32(walk->bytes + chunk->offset_bytes));
 }
 
@@ -325,22 +364,27 @@ static enum decode_status check_header(struct walk *walk, const struct image_lim
 {
     struct png_header *header = walk->header;
     size_t offset = header->data_offset_bytes;
-    if (!walk->has_header || header->width_px == 0 || header->height_px == 0)
+    if (!walk->has_header || header->width_px == 0 || header->height_px == 0) {
         return decode_fail(walk->error, DECODE_CORRUPT, offset, "a PNG without a size");
-    if ((uint64_t)header->width_px * header->height_px > limits->pixels_max)
+    }
+    if ((uint64_t)header->width_px * header->height_px > limits->pixels_max) {
         return decode_fail(walk->error, DECODE_TOO_LARGE, offset,
                            "%u x %u pixels are more than the limit of %llu",
                            (unsigned)header->width_px, (unsigned)header->height_px,
                            (unsigned long long)limits->pixels_max);
-    if (header->color == PNG_PALETTE && !walk->has_palette && walk->has_single_transparent)
+    }
+    if (header->color == PNG_PALETTE && !walk->has_palette && walk->has_single_transparent) {
         return decode_fail(walk->error, DECODE_CORRUPT, offset,
                            "a PNG with a transparent colour but no palette");
-    if (header->frame.width_px == 0 || header->frame.height_px == 0)
+    }
+    if (header->frame.width_px == 0 || header->frame.height_px == 0) {
         return decode_fail(walk->error, DECODE_CORRUPT, offset, "a PNG with an empty frame");
+    }
     if ((uint64_t)header->frame.x_px + header->frame.width_px > header->width_px ||
-        (uint64_t)header->frame.y_px + header->frame.height_px > header->height_px)
+        (uint64_t)header->frame.y_px + header->frame.height_px > header->height_px) {
         return decode_fail(walk->error, DECODE_CORRUPT, offset,
                            "a PNG with a frame outside the image");
+    }
     return DECODE_OK;
 }
 
@@ -357,25 +401,31 @@ enum decode_status png_open(const uint8_t *bytes, size_t size_bytes,
     struct chunk chunk;
     enum decode_status status;
     while ((status = next_chunk(&walk, &chunk)) == DECODE_OK) {
-        if (is_chunk(&chunk, "IDAT") || is_chunk(&chunk, "fdAT"))
+        if (is_chunk(&chunk, "IDAT") || is_chunk(&chunk, "fdAT")) {
             break;
-        if (is_chunk(&chunk, "IEND"))
+        }
+        if (is_chunk(&chunk, "IEND")) {
             return fail_chunk(&walk, &chunk, DECODE_CORRUPT, "comes before any pixel data");
+        }
         if ((status = read_chunk(&walk, &chunk)) != DECODE_OK ||
-            (status = check_checksum(&walk, &chunk)) != DECODE_OK)
+            (status = check_checksum(&walk, &chunk)) != DECODE_OK) {
             return status;
+        }
     }
     uint32_t sequence_bytes = is_chunk(&chunk, "fdAT") ? 4 : 0;
-    if (status == DECODE_OK && sequence_bytes > 0)
+    if (status == DECODE_OK && sequence_bytes > 0) {
         status = read_data_sequence(&walk, &chunk);
-    if (status != DECODE_OK)
+    }
+    if (status != DECODE_OK) {
         return status;
+    }
     header->data_offset_bytes = chunk.offset_bytes + sequence_bytes;
     header->data_length_bytes = chunk.length_bytes - sequence_bytes;
     /* Pixels that belong to no frame come on top of the frames that acTL counts. */
     header->is_animated = walk.frame_count > (walk.has_frame ? 1u : 0u);
-    if (!walk.has_frame)
+    if (!walk.has_frame) {
         header->frame = (struct image_rect){0, 0, header->width_px, header->height_px};
+    }
     return check_header(&walk, limits);
 }
 
@@ -404,18 +454,21 @@ static enum decode_status decode_rows(struct walk *walk, struct png_rows *rows)
     for (;;) {
         bool is_done = false;
         enum decode_status status = feed_chunk(walk, rows, length, &is_done);
-        if (status != DECODE_OK || is_done)
+        if (status != DECODE_OK || is_done) {
             return status;
+        }
         skip_checksum(walk);
         struct chunk chunk;
         status = next_chunk(walk, &chunk);
-        if (status != DECODE_OK)
+        if (status != DECODE_OK) {
             return status;
+        }
         length = chunk.length_bytes;
         if (is_chunk(&chunk, "fdAT")) {
             status = read_data_sequence(walk, &chunk);
-            if (status != DECODE_OK)
+            if (status != DECODE_OK) {
                 return status;
+            }
             walk->position_bytes += 4;
             length -= 4;
         } else if (!is_chunk(&chunk, "IDAT") && !is_chunk(&chunk, "DDAT")) {
@@ -432,22 +485,27 @@ static enum decode_status check_tail(struct walk *walk)
         struct chunk chunk;
         skip_checksum(walk);
         walk->error = NULL;
-        if (next_chunk(walk, &chunk) != DECODE_OK || is_chunk(&chunk, "IEND"))
+        if (next_chunk(walk, &chunk) != DECODE_OK || is_chunk(&chunk, "IEND")) {
             return DECODE_OK;
-        if (is_chunk(&chunk, "fcTL") && walk->header->is_animated)
+        }
+        if (is_chunk(&chunk, "fcTL") && walk->header->is_animated) {
             return DECODE_OK;
+        }
         walk->error = error;
         enum decode_status status = DECODE_OK;
         if (is_chunk(&chunk, "IDAT")) {
             status = skip_body(walk, &chunk);
         } else {
-            if (is_chunk(&chunk, "fdAT"))
+            if (is_chunk(&chunk, "fdAT")) {
                 status = read_data_sequence(walk, &chunk);
-            if (status == DECODE_OK)
+            }
+            if (status == DECODE_OK) {
                 status = read_chunk(walk, &chunk);
+            }
         }
-        if (status != DECODE_OK)
+        if (status != DECODE_OK) {
             return status;
+        }
     }
 }
 
@@ -456,11 +514,13 @@ static void fill_background(const struct png_header *header, struct image_rect r
                             uint8_t *target)
 {
     static const uint8_t black[3];
-    if (header->color != PNG_PALETTE || memcmp(header->lookup[0], black, 3) == 0)
+    if (header->color != PNG_PALETTE || memcmp(header->lookup[0], black, 3) == 0) {
         return;
+    }
     size_t pixel_count = (size_t)region.width_px * region.height_px;
-    for (size_t i = 0; i < pixel_count; i++)
+    for (size_t i = 0; i < pixel_count; i++) {
         memcpy(target + i * 3, header->lookup[0], 3);
+    }
 }
 
 enum decode_status png_decode(const uint8_t *bytes, size_t size_bytes,
@@ -475,8 +535,9 @@ enum decode_status png_decode(const uint8_t *bytes, size_t size_bytes,
                         .has_header = true,
                         .error = error};
     struct png_rows *rows = png_rows_begin(header, region, target);
-    if (rows == NULL)
+    if (rows == NULL) {
         return decode_fail(error, DECODE_NO_MEMORY, 0, "no memory for a row of a PNG");
+    }
     fill_background(header, region, target);
     enum decode_status status = decode_rows(&walk, rows);
     png_rows_end(rows);

@@ -46,8 +46,9 @@ struct png_rows *png_rows_begin(const struct png_header *header, struct image_re
                                 uint8_t *target)
 {
     struct png_rows *rows = calloc(1, sizeof *rows);
-    if (rows == NULL)
+    if (rows == NULL) {
         return NULL;
+    }
     if (inflateInit(&rows->stream) != Z_OK) {
         free(rows);
         return NULL;
@@ -73,8 +74,9 @@ struct png_rows *png_rows_begin(const struct png_header *header, struct image_re
 
 void png_rows_end(struct png_rows *rows)
 {
-    if (rows == NULL)
+    if (rows == NULL) {
         return;
+    }
     inflateEnd(&rows->stream);
     free(rows->row);
     free(rows->previous);
@@ -86,8 +88,9 @@ static uint8_t paeth(int left, int above, int corner)
     int to_left = abs(above - corner);
     int to_above = abs(left - corner);
     int to_corner = abs(left + above - 2 * corner);
-    if (to_left <= to_above && to_left <= to_corner)
+    if (to_left <= to_above && to_left <= to_corner) {
         return (uint8_t)left;
+    }
     return (uint8_t)(to_above <= to_corner ? above : corner);
 }
 
@@ -98,24 +101,30 @@ static bool unfilter(unsigned filter, uint8_t *row, const uint8_t *above, size_t
     switch (filter) {
     case 0: return true;
     case 1:
-        for (size_t i = step; i < size; i++)
+        for (size_t i = step; i < size; i++) {
             row[i] = (uint8_t)(row[i] + row[i - step]);
+        }
         return true;
     case 2:
-        for (size_t i = 0; i < size; i++)
+        for (size_t i = 0; i < size; i++) {
             row[i] = (uint8_t)(row[i] + above[i]);
+        }
         return true;
     case 3:
-        for (size_t i = 0; i < head; i++)
+        for (size_t i = 0; i < head; i++) {
             row[i] = (uint8_t)(row[i] + above[i] / 2);
-        for (size_t i = step; i < size; i++)
+        }
+        for (size_t i = step; i < size; i++) {
             row[i] = (uint8_t)(row[i] + (row[i - step] + above[i]) / 2);
+        }
         return true;
     case 4:
-        for (size_t i = 0; i < head; i++)
+        for (size_t i = 0; i < head; i++) {
             row[i] = (uint8_t)(row[i] + above[i]);
-        for (size_t i = step; i < size; i++)
+        }
+        for (size_t i = step; i < size; i++) {
             row[i] = (uint8_t)(row[i] + paeth(row[i - step], above[i], above[i - step]));
+        }
         return true;
     default: return false;
     }
@@ -147,8 +156,9 @@ static void expand(const struct png_header *header, const uint8_t *raw, size_t f
     }
     raw += first * pixel_bytes;
     if (has_one_sample) {
-        for (size_t i = 0; i < count; i++, raw += 2, out += out_step)
+        for (size_t i = 0; i < count; i++, raw += 2, out += out_step) {
             out[0] = out[1] = out[2] = raw[0] == 0 ? raw[1] : 255;
+        }
         return;
     }
     bool has_color = header->color == PNG_RGB || header->color == PNG_RGB_ALPHA;
@@ -169,17 +179,20 @@ static void place_row(const struct png_rows *rows)
     bool has_offset = !rows->header->is_interlaced;
     uint32_t x0 = pass->x + (has_offset ? rows->header->frame.x_px : 0);
     uint32_t y = rows->y + (has_offset ? rows->header->frame.y_px : 0);
-    if (y < region->y_px || y - region->y_px >= region->height_px)
+    if (y < region->y_px || y - region->y_px >= region->height_px) {
         return;
+    }
     uint32_t columns = pass_columns(pass, rows->header->frame.width_px);
     uint32_t first = 0;
-    if (region->x_px > x0)
+    if (region->x_px > x0) {
         first = (region->x_px - x0 + pass->x_step - 1) / pass->x_step;
+    }
     uint32_t region_end = region->x_px + region->width_px;
     uint32_t end = region_end > x0 ? (region_end - x0 + pass->x_step - 1) / pass->x_step : 0;
     end = end < columns ? end : columns;
-    if (first >= end)
+    if (first >= end) {
         return;
+    }
     size_t x = x0 + (size_t)first * pass->x_step - region->x_px;
     size_t target_row = (size_t)(y - region->y_px) * region->width_px;
     expand(rows->header, rows->row + 1, first, end - first, rows->target + (target_row + x) * 3,
@@ -199,8 +212,9 @@ static bool next_row(struct png_rows *rows)
         return true;
     }
     do {
-        if (++rows->pass == rows->pass_end)
+        if (++rows->pass == rows->pass_end) {
             return false;
+        }
         rows->y = rows->pass->y;
         rows->row_bytes = row_bytes_of(rows);
     } while (rows->y >= height_px || rows->row_bytes == 0);
@@ -212,8 +226,9 @@ static bool next_row(struct png_rows *rows)
 static enum decode_status fail_inflate(const struct png_rows *rows, int result, size_t offset_bytes,
                                        struct decode_error *error)
 {
-    if (result == Z_MEM_ERROR)
+    if (result == Z_MEM_ERROR) {
         return decode_fail(error, DECODE_NO_MEMORY, offset_bytes, "no memory to inflate a PNG");
+    }
     const char *message = rows->stream.msg != NULL ? rows->stream.msg : "no zlib stream";
     return decode_fail(error, DECODE_CORRUPT, offset_bytes, "bad PNG pixel data: %s", message);
 }
@@ -230,15 +245,18 @@ enum decode_status png_rows_feed(struct png_rows *rows, const uint8_t *bytes, si
         stream->avail_out = (uInt)(rows->row_bytes + 1 - rows->filled_bytes);
         int result = inflate(stream, Z_NO_FLUSH);
         size_t offset_now = offset_bytes + size_bytes - stream->avail_in;
-        if (result < 0)
+        if (result < 0) {
             return fail_inflate(rows, result, offset_now, error);
+        }
         rows->filled_bytes = rows->row_bytes + 1 - stream->avail_out;
-        if (stream->avail_out > 0)
+        if (stream->avail_out > 0) {
             break; /* wants more bytes, or has ended within a row and will never be done */
+        }
         if (!unfilter(rows->row[0], rows->row + 1, rows->previous + 1, rows->row_bytes,
-                      rows->filter_bytes))
+                      rows->filter_bytes)) {
             return decode_fail(error, DECODE_CORRUPT, offset_now, "a PNG row has filter type %u",
                                rows->row[0]);
+        }
         place_row(rows);
         *is_done = !next_row(rows) || result == Z_STREAM_END;
     }
@@ -254,8 +272,9 @@ size_t png_inflated_bytes(const uint8_t *bytes, size_t size_bytes, size_t limit_
 {
     uint8_t waste[4096];
     z_stream stream = {.next_in = (z_const Bytef *)bytes, .avail_in = (uInt)size_bytes};
-    if (inflateInit(&stream) != Z_OK)
+    if (inflateInit(&stream) != Z_OK) {
         return 0;
+    }
     int result = Z_OK;
     size_t inflated = 0;
     while (result == Z_OK && inflated <= limit_bytes) {

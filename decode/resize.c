@@ -43,8 +43,9 @@ struct resize_axis *resize_axis_create(void)
 
 void resize_axis_destroy(struct resize_axis *axis)
 {
-    if (!axis)
+    if (!axis) {
         return;
+    }
     free(axis->first);
     free(axis->weights);
     free(axis->tap_count);
@@ -56,13 +57,16 @@ void resize_axis_destroy(struct resize_axis *axis)
 /* Make room for `count` elements; the content is lost. False when memory is short. */
 static bool reserve(void **memory, size_t *capacity, size_t count, size_t element_bytes)
 {
-    if (count <= *capacity)
+    if (count <= *capacity) {
         return true;
-    if (count > SIZE_MAX / 2 / element_bytes)
+    }
+    if (count > SIZE_MAX / 2 / element_bytes) {
         return false;
+    }
     void *larger = malloc(count * element_bytes);
-    if (!larger)
+    if (!larger) {
         return false;
+    }
     free(*memory);
     *memory = larger;
     *capacity = count;
@@ -74,10 +78,12 @@ static bool reserve(void **memory, size_t *capacity, size_t count, size_t elemen
 static double bicubic(double x)
 {
     x = fabs(x);
-    if (x < 1.0)
+    if (x < 1.0) {
         return (1.5 * x - 2.5) * x * x + 1;
-    if (x < 2.0)
+    }
+    if (x < 2.0) {
         return (((x - 5) * x + 8) * x - 4) * -0.5;
+    }
     return 0.0;
 }
 
@@ -114,8 +120,9 @@ static uint32_t raw_weights(const struct support *support, uint32_t x, double *r
         raw[i] = support->filter == RESIZE_BICUBIC ? bicubic(distance) : bilinear(distance);
         sum += raw[i];
     }
-    for (uint32_t i = 0; i < count && sum != 0.0; i++)
+    for (uint32_t i = 0; i < count && sum != 0.0; i++) {
         raw[i] /= sum;
+    }
     *first = begin;
     return count;
 }
@@ -130,16 +137,20 @@ static uint32_t round_weights(const double *raw, uint32_t count, int32_t *rounde
         double fixed = raw[i] * (1 << WEIGHT_BITS);
         int32_t weight = (int32_t)(fixed + copysign(0.5, fixed));
         assert(weight < 1 << (WEIGHT_BITS + 1) && weight > -(1 << (WEIGHT_BITS + 1)));
-        if (weight == 0 && end == 0)
+        if (weight == 0 && end == 0) {
             begin = i + 1;
-        if (weight != 0)
+        }
+        if (weight != 0) {
             end = i + 1;
+        }
         rounded[i] = weight;
     }
-    if (end == 0)
+    if (end == 0) {
         begin = 0, end = 1;
-    if (begin > 0)
+    }
+    if (begin > 0) {
         memmove(rounded, rounded + begin, (end - begin) * sizeof(*rounded));
+    }
     *first += begin;
     return end - begin;
 }
@@ -150,8 +161,9 @@ static uint32_t round_weights(const double *raw, uint32_t count, int32_t *rounde
 static void make_monotonic(struct resize_axis *axis, uint32_t out_count, uint32_t count_max)
 {
     for (size_t x = out_count - 1; x-- > 0;) {
-        if (axis->first[x] <= axis->first[x + 1])
+        if (axis->first[x] <= axis->first[x + 1]) {
             continue;
+        }
         uint32_t zeros = axis->first[x] - axis->first[x + 1];
         int32_t *rounded = axis->rounded + x * count_max;
         assert(axis->tap_count[x] + zeros <= count_max);
@@ -169,8 +181,9 @@ static bool compute_weights(struct resize_axis *axis, const struct support *supp
     if (!reserve((void **)&axis->raw, &axis->raw_capacity, support->count_max, sizeof(double)) ||
         !reserve((void **)&axis->tap_count, &axis->tap_count_capacity, count, sizeof(uint32_t)) ||
         !reserve((void **)&axis->rounded, &axis->rounded_capacity, count * support->count_max,
-                 sizeof(int32_t)))
+                 sizeof(int32_t))) {
         return false;
+    }
     for (size_t x = 0; x < count; x++) {
         int32_t *rounded = axis->rounded + x * support->count_max;
         uint32_t taps = raw_weights(support, out_first + (uint32_t)x, axis->raw, &axis->first[x]);
@@ -179,8 +192,9 @@ static bool compute_weights(struct resize_axis *axis, const struct support *supp
     }
     make_monotonic(axis, out_count, support->count_max);
     *tap_max = 1;
-    for (size_t x = 0; x < count; x++)
+    for (size_t x = 0; x < count; x++) {
         *tap_max = axis->tap_count[x] > *tap_max ? axis->tap_count[x] : *tap_max;
+    }
     return true;
 }
 
@@ -191,8 +205,9 @@ static bool group_weights(struct resize_axis *axis, const struct support *suppor
     struct resize_taps *taps = &axis->taps;
     uint32_t group_taps = (tap_max + TAP_GROUP - 1) / TAP_GROUP * TAP_GROUP;
     size_t weight_count = (size_t)group_taps * taps->out_stride;
-    if (!reserve((void **)&axis->weights, &axis->weights_capacity, weight_count, sizeof(int32_t)))
+    if (!reserve((void **)&axis->weights, &axis->weights_capacity, weight_count, sizeof(int32_t))) {
         return false;
+    }
     memset(axis->weights, 0, weight_count * sizeof(int32_t));
     uint32_t first_max = taps->in_count > group_taps ? taps->in_count - group_taps : 0;
     for (size_t x = 0; x < taps->out_count; x++) {
@@ -216,8 +231,9 @@ static void finish_first(struct resize_axis *axis)
 {
     struct resize_taps *taps = &axis->taps;
     uint32_t last = axis->first[taps->out_count - 1];
-    for (uint32_t i = 0; i < RESIZE_PADDING; i++)
+    for (uint32_t i = 0; i < RESIZE_PADDING; i++) {
         axis->first[taps->out_count + i] = last;
+    }
     taps->reach = 0;
     for (uint32_t x = 0; x < taps->out_count; x++) {
         uint32_t reach = axis->first[x + 5] - axis->first[x];
@@ -232,8 +248,9 @@ static void pick_nearest(struct resize_axis *axis, uint32_t in_size, uint32_t ou
 {
     double scale = (double)in_size / out_size;
     double position = scale * 0.5;
-    for (uint32_t x = 0; x < out_first; x++)
+    for (uint32_t x = 0; x < out_first; x++) {
         position += scale;
+    }
     for (uint32_t x = 0; x < axis->taps.out_count; x++) {
         uint32_t whole = (uint32_t)position;
         axis->first[x] = whole < in_size ? whole : in_size - 1;
@@ -245,8 +262,9 @@ static void pick_nearest(struct resize_axis *axis, uint32_t in_size, uint32_t ou
 static void rebase(struct resize_axis *axis)
 {
     axis->in_first = axis->first[0]; /* first[] never decreases */
-    for (uint32_t x = 0; x < axis->taps.out_count; x++)
+    for (uint32_t x = 0; x < axis->taps.out_count; x++) {
         axis->first[x] -= axis->in_first;
+    }
 }
 
 bool resize_axis_set(struct resize_axis *axis, enum resize_filter filter, uint32_t in_size,
@@ -256,8 +274,9 @@ bool resize_axis_set(struct resize_axis *axis, enum resize_filter filter, uint32
     assert(in_size >= 1 && out_count >= 1 && out_first < out_size);
     assert(out_count <= out_size - out_first);
     if (!reserve((void **)&axis->first, &axis->first_capacity, (size_t)out_count + RESIZE_PADDING,
-                 sizeof(uint32_t)))
+                 sizeof(uint32_t))) {
         return false;
+    }
     *taps = (struct resize_taps){
         .first = axis->first, .out_count = out_count, .out_stride = out_count + RESIZE_PADDING};
     /* Equal sizes: every filter here weighs the one position with 1 and all others with 0. */
@@ -270,15 +289,17 @@ bool resize_axis_set(struct resize_axis *axis, enum resize_filter filter, uint32
     }
     struct support support = support_of(filter, in_size, out_size);
     uint32_t tap_max;
-    if (!compute_weights(axis, &support, out_first, out_count, &tap_max))
+    if (!compute_weights(axis, &support, out_first, out_count, &tap_max)) {
         return false;
+    }
     rebase(axis);
     for (uint32_t x = 0; x < out_count; x++) {
         uint32_t end = axis->first[x] + axis->tap_count[x];
         taps->in_count = end > taps->in_count ? end : taps->in_count;
     }
-    if (!group_weights(axis, &support, tap_max))
+    if (!group_weights(axis, &support, tap_max)) {
         return false;
+    }
     finish_first(axis);
     return true;
 }
@@ -314,8 +335,9 @@ void resize_columns(const struct kernels *kernels, const struct resize_axis *axi
             memcpy(out, in, 3 * (size_t)taps->out_count);
             continue;
         }
-        for (size_t x = 0; x < taps->out_count; x++)
+        for (size_t x = 0; x < taps->out_count; x++) {
             memcpy(out + 3 * x, in + 3 * (size_t)taps->first[x], 3);
+        }
     }
 }
 
@@ -329,7 +351,8 @@ void resize_rows(const struct kernels *kernels, const struct resize_axis *axis,
                              row_bytes);
         return;
     }
-    for (size_t y = 0; y < taps->out_count; y++)
+    for (size_t y = 0; y < taps->out_count; y++) {
         memcpy(target + y * target_stride_bytes, source + taps->first[y] * source_stride_bytes,
                row_bytes);
+    }
 }

@@ -12,12 +12,14 @@ static enum decode_status demux(const uint8_t *bytes, size_t size_bytes, WebPDem
     WebPDemuxState state = WEBP_DEMUX_PARSE_ERROR;
     WebPData data = {bytes, size_bytes};
     *demuxer = WebPDemuxPartial(&data, &state);
-    if (*demuxer != NULL && state == WEBP_DEMUX_DONE)
+    if (*demuxer != NULL && state == WEBP_DEMUX_DONE) {
         return DECODE_OK;
+    }
     WebPDemuxDelete(*demuxer);
     *demuxer = NULL;
-    if (state == WEBP_DEMUX_PARSE_ERROR)
+    if (state == WEBP_DEMUX_PARSE_ERROR) {
         return decode_fail(error, DECODE_CORRUPT, 0, "libwebp cannot parse the WebP's chunks");
+    }
     return decode_fail(error, DECODE_TRUNCATED, size_bytes, "the WebP ends too early");
 }
 
@@ -27,19 +29,22 @@ enum decode_status webp_open(const uint8_t *bytes, size_t size_bytes,
 {
     WebPDemuxer *demuxer = NULL;
     enum decode_status status = demux(bytes, size_bytes, &demuxer, error);
-    if (status != DECODE_OK)
+    if (status != DECODE_OK) {
         return status;
+    }
     info->width_px = WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_WIDTH);
     info->height_px = WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_HEIGHT);
     uint32_t frame_count = WebPDemuxGetI(demuxer, WEBP_FF_FRAME_COUNT);
     WebPDemuxDelete(demuxer);
-    if (info->width_px == 0 || info->height_px == 0 || frame_count == 0)
+    if (info->width_px == 0 || info->height_px == 0 || frame_count == 0) {
         return decode_fail(error, DECODE_CORRUPT, 0, "a WebP without a picture");
-    if ((uint64_t)info->width_px * info->height_px > limits->pixels_max)
+    }
+    if ((uint64_t)info->width_px * info->height_px > limits->pixels_max) {
         return decode_fail(error, DECODE_TOO_LARGE, 0,
                            "%u x %u pixels are more than the limit of %llu",
                            (unsigned)info->width_px, (unsigned)info->height_px,
                            (unsigned long long)limits->pixels_max);
+    }
     return DECODE_OK;
 }
 
@@ -48,8 +53,9 @@ static enum decode_status decode_frame(const WebPIterator *frame, uint8_t *rgba,
                                        size_t offset_bytes, struct decode_error *error)
 {
     WebPDecoderConfig config;
-    if (!WebPInitDecoderConfig(&config))
+    if (!WebPInitDecoderConfig(&config)) {
         return decode_fail(error, DECODE_UNSUPPORTED, 0, "libwebp is of another version");
+    }
     config.output.colorspace = MODE_RGBA;
     config.output.is_external_memory = 1;
     config.output.u.RGBA.rgba = rgba;
@@ -109,8 +115,9 @@ enum decode_status webp_decode(const uint8_t *bytes, size_t size_bytes, struct i
 {
     WebPDemuxer *demuxer = NULL;
     enum decode_status status = demux(bytes, size_bytes, &demuxer, error);
-    if (status != DECODE_OK)
+    if (status != DECODE_OK) {
         return status;
+    }
     WebPIterator frame;
     if (!WebPDemuxGetFrame(demuxer, 1, &frame)) {
         WebPDemuxDelete(demuxer);
@@ -123,8 +130,9 @@ enum decode_status webp_decode(const uint8_t *bytes, size_t size_bytes, struct i
     } else {
         size_t offset_bytes = (size_t)(frame.fragment.bytes - bytes);
         status = decode_frame(&frame, rgba, rgba_bytes, offset_bytes, error);
-        if (status == DECODE_OK)
+        if (status == DECODE_OK) {
             copy_region(&frame, rgba, region, target);
+        }
     }
     free(rgba);
     WebPDemuxReleaseIterator(&frame);

@@ -56,6 +56,8 @@ static_assert(offsetof(struct ring_header, entry) == 128, "own cache line");
  * when this equals the generation of the slot's last publication. */
 struct ring_releases {
     _Atomic uint32_t generation[LAYOUT_SLOTS_MAX];
+    /* For the daemon's status page only; nothing is decided by it. */
+    alignas(64) _Atomic uint64_t waited_ns; /* in penstock_ring_wait(), since the ring was opened */
 };
 static_assert(sizeof(struct ring_releases) <= LAYOUT_PAGE_BYTES, "page 1");
 

@@ -33,8 +33,9 @@ static FILE *open_joined(const char *folder, const char *name)
 static bool read_number(const char *folder, const char *name, uint64_t *number)
 {
     FILE *file = open_joined(folder, name);
-    if (file == NULL)
+    if (file == NULL) {
         return false;
+    }
     bool found = fscanf(file, "%" SCNu64, number) == 1;
     fclose(file);
     return found;
@@ -44,14 +45,16 @@ static bool read_number(const char *folder, const char *name, uint64_t *number)
 static bool read_keyed(const char *folder, const char *name, const char *key, uint64_t *number)
 {
     FILE *file = open_joined(folder, name);
-    if (file == NULL)
+    if (file == NULL) {
         return false;
+    }
     char line[256];
     bool found = false;
     size_t key_length = strlen(key);
     while (!found && fgets(line, sizeof line, file) != NULL) {
-        if (strncmp(line, key, key_length) == 0 && strchr(": ", line[key_length]) != NULL)
+        if (strncmp(line, key, key_length) == 0 && strchr(": ", line[key_length]) != NULL) {
             found = sscanf(line + key_length + 1, "%" SCNu64, number) == 1;
+        }
     }
     fclose(file);
     return found;
@@ -61,8 +64,9 @@ static bool read_keyed(const char *folder, const char *name, const char *key, ui
 static uint64_t cgroup_left(const char *folder, const struct cgroup_names *names)
 {
     uint64_t limit, usage, reclaimable = 0;
-    if (!read_number(folder, names->limit, &limit) || !read_number(folder, names->usage, &usage))
+    if (!read_number(folder, names->limit, &limit) || !read_number(folder, names->usage, &usage)) {
         return UINT64_MAX;
+    }
     read_keyed(folder, "memory.stat", names->reclaimable, &reclaimable);
     usage -= least(usage, reclaimable);
     return limit > usage ? limit - usage : 0;
@@ -73,21 +77,24 @@ static uint64_t cgroup_left(const char *folder, const struct cgroup_names *names
 static bool find_cgroup_path(const char *root, bool v2, char *path, size_t path_bytes)
 {
     FILE *file = open_joined(root, "proc/self/cgroup");
-    if (file == NULL)
+    if (file == NULL) {
         return false;
+    }
     char line[LINE_BYTES];
     bool found = false;
     while (!found && fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         char *controllers = strchr(line, ':');
         char *name = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
-        if (name == NULL)
+        if (name == NULL) {
             continue;
+        }
         *name++ = '\0';
         controllers++;
         bool memory = false;
-        for (char *rest = controllers, *word; (word = strsep(&rest, ",")) != NULL;)
+        for (char *rest = controllers, *word; (word = strsep(&rest, ",")) != NULL;) {
             memory = memory || strcmp(word, "memory") == 0;
+        }
         found = (v2 ? strncmp(line, "0:", 2) == 0 && *controllers == '\0' : memory) &&
                 snprintf(path, path_bytes, "%s", name) < (int)path_bytes;
     }
@@ -105,17 +112,20 @@ struct cgroup_mount {
 static bool find_mount(const char *root, bool v2, struct cgroup_mount *mount)
 {
     FILE *file = open_joined(root, "proc/self/mountinfo");
-    if (file == NULL)
+    if (file == NULL) {
         return false;
+    }
     char line[LINE_BYTES];
     bool found = false;
     while (!found && fgets(line, sizeof line, file) != NULL) {
         char type[32], options[256], *tail = strstr(line, " - ");
-        if (tail == NULL || sscanf(tail, " - %31s %*s %255s", type, options) != 2)
+        if (tail == NULL || sscanf(tail, " - %31s %*s %255s", type, options) != 2) {
             continue;
+        }
         if (v2 ? strcmp(type, "cgroup2") != 0
-               : strcmp(type, "cgroup") != 0 || strstr(options, "memory") == NULL)
+               : strcmp(type, "cgroup") != 0 || strstr(options, "memory") == NULL) {
             continue;
+        }
         found = sscanf(line, "%*s %*s %*s %4095s %4095s", mount->root, mount->point) == 2;
     }
     fclose(file);
@@ -136,18 +146,21 @@ static uint64_t hierarchy_left(const char *root, bool v2)
 {
     char path[PATH_BYTES], folder[3 * PATH_BYTES];
     struct cgroup_mount mount;
-    if (!find_cgroup_path(root, v2, path, sizeof path) || !find_mount(root, v2, &mount))
+    if (!find_cgroup_path(root, v2, path, sizeof path) || !find_mount(root, v2, &mount)) {
         return UINT64_MAX;
+    }
     size_t top = (size_t)snprintf(folder, sizeof folder, "%s%s", root, mount.point);
-    if (top >= sizeof folder || strlen(path) >= sizeof folder - top)
+    if (top >= sizeof folder || strlen(path) >= sizeof folder - top) {
         return UINT64_MAX;
+    }
     strcpy(folder + top, path_below_mount(&mount, path));
     uint64_t left = UINT64_MAX;
     for (;;) {
         left = least(left, cgroup_left(folder, v2 ? &cgroup_v2 : &cgroup_v1));
         char *slash = strrchr(folder + top, '/');
-        if (slash == NULL)
+        if (slash == NULL) {
             return left;
+        }
         *slash = '\0';
     }
 }
@@ -156,8 +169,9 @@ uint64_t memory_available_bytes(const char *root)
 {
     uint64_t kilobytes, left = UINT64_MAX;
     if (read_keyed(root, "proc/meminfo", "MemAvailable", &kilobytes) &&
-        kilobytes <= UINT64_MAX / 1024)
+        kilobytes <= UINT64_MAX / 1024) {
         left = kilobytes * 1024;
+    }
     left = least(left, hierarchy_left(root, true));
     return least(left, hierarchy_left(root, false));
 }

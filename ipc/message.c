@@ -16,8 +16,9 @@ enum { LENGTH_BYTES = 4, FIRST_CAPACITY_BYTES = 4096 };
 static void close_all(int *fds, uint32_t *fd_count)
 {
     for (uint32_t i = 0; i < *fd_count; i++) {
-        if (fds[i] >= 0)
+        if (fds[i] >= 0) {
             close(fds[i]);
+        }
         fds[i] = -1;
     }
     *fd_count = 0;
@@ -49,8 +50,9 @@ struct message_reader *message_reader_create(void)
 
 void message_reader_destroy(struct message_reader *reader)
 {
-    if (reader == NULL)
+    if (reader == NULL) {
         return;
+    }
     message_clear(&reader->message);
     free(reader);
 }
@@ -61,8 +63,9 @@ static bool keep_fds(struct message *message, struct msghdr *header)
     bool fits = (header->msg_flags & MSG_CTRUNC) == 0;
     struct cmsghdr *part = CMSG_FIRSTHDR(header);
     for (; part != NULL; part = CMSG_NXTHDR(header, part)) {
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
             continue;
+        }
         size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t i = 0; i < count; i++) {
             int fd;
@@ -95,10 +98,12 @@ static ssize_t receive_piece(struct message *message, int socket_fd, void *to, s
     do {
         got = recvmsg(socket_fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (got < 0 && errno == EINTR);
-    if (got < 0)
+    if (got < 0) {
         return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
-    if (!keep_fds(message, &header))
+    }
+    if (!keep_fds(message, &header)) {
         return -EPROTO;
+    }
     return got == 0 ? -ECONNRESET : got;
 }
 
@@ -106,16 +111,20 @@ static ssize_t receive_piece(struct message *message, int socket_fd, void *to, s
  * grows with what really came. */
 static int reserve(struct message_reader *reader)
 {
-    if (reader->message.bytes != NULL && reader->got_bytes < reader->capacity_bytes)
+    if (reader->message.bytes != NULL && reader->got_bytes < reader->capacity_bytes) {
         return 0;
+    }
     size_t capacity = 2 * reader->capacity_bytes;
-    if (capacity < FIRST_CAPACITY_BYTES)
+    if (capacity < FIRST_CAPACITY_BYTES) {
         capacity = FIRST_CAPACITY_BYTES;
-    if (capacity > reader->wanted_bytes)
+    }
+    if (capacity > reader->wanted_bytes) {
         capacity = reader->wanted_bytes;
+    }
     char *bytes = realloc(reader->message.bytes, capacity + 1);
-    if (bytes == NULL)
+    if (bytes == NULL) {
         return -ENOMEM;
+    }
     reader->message.bytes = bytes;
     reader->capacity_bytes = capacity;
     return 0;
@@ -128,11 +137,13 @@ static int receive_some(struct message_reader *reader, int socket_fd)
         ssize_t got =
             receive_piece(&reader->message, socket_fd, reader->length + reader->length_got_bytes,
                           LENGTH_BYTES - reader->length_got_bytes);
-        if (got <= 0)
+        if (got <= 0) {
             return (int)got;
+        }
         reader->length_got_bytes += (size_t)got;
-        if (reader->length_got_bytes < LENGTH_BYTES)
+        if (reader->length_got_bytes < LENGTH_BYTES) {
             return 1;
+        }
         uint32_t length;
         memcpy(&length, reader->length, sizeof length);
         reader->wanted_bytes = le32toh(length);
@@ -141,8 +152,9 @@ static int receive_some(struct message_reader *reader, int socket_fd)
     ssize_t got =
         receive_piece(&reader->message, socket_fd, reader->message.bytes + reader->got_bytes,
                       reader->capacity_bytes - reader->got_bytes);
-    if (got <= 0)
+    if (got <= 0) {
         return (int)got;
+    }
     reader->got_bytes += (size_t)got;
     return 1;
 }
@@ -153,14 +165,18 @@ int message_receive(struct message_reader *reader, int socket_fd, struct message
     while (reader->error == 0) {
         bool length_known = reader->length_got_bytes == LENGTH_BYTES;
         int result = length_known ? reserve(reader) : 0;
-        if (result == 0 && length_known && reader->got_bytes == reader->wanted_bytes)
+        if (result == 0 && length_known && reader->got_bytes == reader->wanted_bytes) {
             break;
-        if (result == 0)
+        }
+        if (result == 0) {
             result = receive_some(reader, socket_fd);
-        if (result == 0)
+        }
+        if (result == 0) {
             return 0;
-        if (result < 0)
+        }
+        if (result < 0) {
             reader->error = result;
+        }
     }
     if (reader->error != 0) {
         message_clear(&reader->message);
@@ -193,8 +209,9 @@ struct message_writer {
 struct message_writer *message_writer_create(void)
 {
     struct message_writer *writer = calloc(1, sizeof *writer);
-    if (writer != NULL)
+    if (writer != NULL) {
         writer->end = &writer->first;
+    }
     return writer;
 }
 
@@ -202,34 +219,41 @@ static void remove_first(struct message_writer *writer)
 {
     struct frame *frame = writer->first;
     writer->first = frame->next;
-    if (writer->first == NULL)
+    if (writer->first == NULL) {
         writer->end = &writer->first;
+    }
     close_all(frame->fds, &frame->fd_count);
     free(frame);
 }
 
 void message_writer_destroy(struct message_writer *writer)
 {
-    if (writer == NULL)
+    if (writer == NULL) {
         return;
-    while (writer->first != NULL)
+    }
+    while (writer->first != NULL) {
         remove_first(writer);
+    }
     free(writer);
 }
 
 int message_queue(struct message_writer *writer, const char *bytes, size_t length_bytes,
                   const int *fds, uint32_t fd_count)
 {
-    if (fd_count > MESSAGE_FDS_MAX)
+    if (fd_count > MESSAGE_FDS_MAX) {
         return -EINVAL;
-    if (length_bytes > MESSAGE_BYTES_MAX)
+    }
+    if (length_bytes > MESSAGE_BYTES_MAX) {
         return -EMSGSIZE;
+    }
     size_t size_bytes = LENGTH_BYTES + length_bytes;
-    if (writer->unsent_bytes + size_bytes > LENGTH_BYTES + MESSAGE_BYTES_MAX)
+    if (writer->unsent_bytes + size_bytes > LENGTH_BYTES + MESSAGE_BYTES_MAX) {
         return -ENOBUFS;
+    }
     struct frame *frame = malloc(sizeof *frame + size_bytes);
-    if (frame == NULL)
+    if (frame == NULL) {
         return -ENOMEM;
+    }
     *frame = (struct frame){.size_bytes = size_bytes};
     for (uint32_t i = 0; i < fd_count; i++) {
         int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
@@ -243,8 +267,9 @@ int message_queue(struct message_writer *writer, const char *bytes, size_t lengt
     }
     uint32_t length = htole32((uint32_t)length_bytes);
     memcpy(frame->bytes, &length, LENGTH_BYTES);
-    if (length_bytes > 0)
+    if (length_bytes > 0) {
         memcpy(frame->bytes + LENGTH_BYTES, bytes, length_bytes);
+    }
     *writer->end = frame;
     writer->end = &frame->next;
     writer->unsent_bytes += size_bytes;
@@ -281,15 +306,18 @@ int message_flush(struct message_writer *writer, int socket_fd)
     while (writer->first != NULL) {
         struct frame *frame = writer->first;
         ssize_t sent = send_piece(frame, socket_fd);
-        if (sent == -EAGAIN || sent == -EWOULDBLOCK || sent == 0)
+        if (sent == -EAGAIN || sent == -EWOULDBLOCK || sent == 0) {
             return 0;
-        if (sent < 0)
+        }
+        if (sent < 0) {
             return (int)sent;
+        }
         close_all(frame->fds, &frame->fd_count); /* they are under way */
         frame->sent_bytes += (size_t)sent;
         writer->unsent_bytes -= (size_t)sent;
-        if (frame->sent_bytes == frame->size_bytes)
+        if (frame->sent_bytes == frame->size_bytes) {
             remove_first(writer);
+        }
     }
     return 1;
 }

@@ -55,16 +55,19 @@ static void write_header(struct ring *ring)
 int ring_create(uint32_t slot_count, size_t slot_bytes, struct ring **result)
 {
     *result = NULL;
-    if (slot_count < 2 || slot_count > LAYOUT_SLOTS_MAX || slot_bytes < LAYOUT_PAGE_BYTES)
+    if (slot_count < 2 || slot_count > LAYOUT_SLOTS_MAX || slot_bytes < LAYOUT_PAGE_BYTES) {
         return -EINVAL;
+    }
     size_t slot_bytes_max = ((size_t)INT64_MAX - SLOTS_OFFSET_BYTES) / slot_count;
-    if (slot_bytes > slot_bytes_max - LAYOUT_PAGE_BYTES)
+    if (slot_bytes > slot_bytes_max - LAYOUT_PAGE_BYTES) {
         return -EINVAL;
+    }
     slot_bytes = (slot_bytes + LAYOUT_PAGE_BYTES - 1) / LAYOUT_PAGE_BYTES * LAYOUT_PAGE_BYTES;
 
     struct ring *ring = calloc(1, sizeof *ring);
-    if (ring == NULL)
+    if (ring == NULL) {
         return -ENOMEM;
+    }
     ring->release_fd = -1;
     ring->slot_count = slot_count;
     ring->slot_bytes = slot_bytes;
@@ -87,10 +90,12 @@ int ring_create(uint32_t slot_count, size_t slot_bytes, struct ring **result)
 
 void ring_destroy(struct ring *ring)
 {
-    if (ring == NULL)
+    if (ring == NULL) {
         return;
-    if (ring->release_fd >= 0)
+    }
+    if (ring->release_fd >= 0) {
         close(ring->release_fd);
+    }
     region_close(&ring->region);
     free(ring);
 }
@@ -195,12 +200,14 @@ static void drain_release_fd(const struct ring *ring)
 {
     uint64_t count;
     struct iovec to = {&count, sizeof count};
-    if (preadv2(ring->release_fd, &to, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP)
+    if (preadv2(ring->release_fd, &to, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP) {
         return;
+    }
     /* Kernels before 5.8 have no RWF_NOWAIT for an eventfd. */
     struct pollfd readable = {.fd = ring->release_fd, .events = POLLIN};
-    if (poll(&readable, 1, 0) == 1 && read(ring->release_fd, &count, sizeof count) < 0)
+    if (poll(&readable, 1, 0) == 1 && read(ring->release_fd, &count, sizeof count) < 0) {
         return;
+    }
 }
 
 uint32_t ring_collect(struct ring *ring)
@@ -209,8 +216,9 @@ uint32_t ring_collect(struct ring *ring)
     drain_release_fd(ring); /* before the words: a release after this look makes it readable */
     for (uint32_t i = 0; i < ring->slot_count; i++) {
         struct slot *slot = &ring->slots[i];
-        if (slot->state != SLOT_PUBLISHED)
+        if (slot->state != SLOT_PUBLISHED) {
             continue;
+        }
         /* Acquire: pairs with the release store in penstock_lease_unref(); the trainer's last
          * reads of the slot come before our next writes to it. */
         uint32_t word = atomic_load_explicit(&ring->releases->generation[i], memory_order_acquire);
@@ -225,14 +233,16 @@ uint32_t ring_collect(struct ring *ring)
 int ring_rewind(struct ring *ring, uint32_t taken_count)
 {
     uint32_t untaken_count = (uint32_t)ring->published_count - taken_count;
-    if (untaken_count > ring->slot_count || untaken_count > ring->published_count)
+    if (untaken_count > ring->slot_count || untaken_count > ring->published_count) {
         return -EINVAL;
+    }
     for (uint64_t k = ring->published_count - untaken_count; k < ring->published_count; k++) {
         struct slot *slot = &ring->slots[ring->entry[k % ring->slot_count]];
         /* A trainer that released what it never took may have made the slot another batch. */
         if (slot->state == SLOT_PUBLISHED && slot->stream == ring->stream &&
-            slot->published_as == k)
+            slot->published_as == k) {
             slot->state = SLOT_FREE;
+        }
     }
     ring->stream++;
     ring->published_count = 0;
@@ -254,4 +264,9 @@ struct ring_usage ring_usage(const struct ring *ring)
         }
     }
     return usage;
+}
+
+uint64_t ring_waited_ns(const struct ring *ring)
+{
+    return atomic_load_explicit(&ring->releases->waited_ns, memory_order_relaxed);
 }

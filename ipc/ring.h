@@ -58,4 +58,7 @@ struct ring_usage {
 };
 struct ring_usage ring_usage(const struct ring *ring);
 
+/* How long the trainer says it has waited for batches. Its word: to be shown, not to be used. */
+uint64_t ring_waited_ns(const struct ring *ring);
+
 #endif /* PENSTOCK_IPC_RING_H */

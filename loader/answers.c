@@ -72,7 +72,7 @@ static json_t *describe_session(const struct connection *connection,
     struct pipeline_session_stats stats = pipeline_session_stats(pipeline, connection->session);
     const struct session_stats *s = &stats.session;
     double open_seconds = (double)(clock_now_ns() - s->opened_ns) / 1e9;
-    double wait_ratio = open_seconds > 0 ? (double)s->starved_ns / 1e9 / open_seconds : 0;
+    double wait_ratio = open_seconds > 0 ? (double)s->waited_ns / 1e9 / open_seconds : 0;
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:s}",
                      "job", spec->job, "name", spec->name, "rank", (json_int_t)spec->rank, "world",
                      (json_int_t)spec->world, "pid", (json_int_t)connection->peer.pid, "epoch",

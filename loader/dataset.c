@@ -21,10 +21,12 @@ static size_t scheme_length(const char *url)
 {
     size_t length = 0;
     while (isalnum((unsigned char)url[length]) ||
-           (length > 0 && strchr("+.-", url[length]) && url[length] != '\0'))
+           (length > 0 && strchr("+.-", url[length]) && url[length] != '\0')) {
         length++;
-    if (length > 1 && strncmp(url + length, "://", 3) == 0)
+    }
+    if (length > 1 && strncmp(url + length, "://", 3) == 0) {
         return length + 1;
+    }
     return strncmp(url, "pipe:", 5) == 0 ? 5 : 0;
 }
 
@@ -32,10 +34,12 @@ static size_t scheme_length(const char *url)
 static const char *local_path(const char *url, struct error *error)
 {
     size_t length = scheme_length(url);
-    if (length == 0)
+    if (length == 0) {
         return url;
-    if (strncmp(url, "file:///", 8) == 0)
+    }
+    if (strncmp(url, "file:///", 8) == 0) {
         return url + 7;
+    }
     error_set(error, ERROR_DATASET,
               "%s: this version reads local files only, not \"%.*s\". Copy the data to a local or "
               "mounted folder and give its path.",
@@ -47,8 +51,9 @@ static const char *local_path(const char *url, struct error *error)
 static char *absolute_path(const char *path)
 {
     char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
-    if (path[0] != '/' && here == NULL)
+    if (path[0] != '/' && here == NULL) {
         return NULL;
+    }
     size_t here_length = here != NULL ? strlen(here) : 0;
     char *result = malloc(here_length + strlen(path) + 2);
     if (result != NULL) {
@@ -64,8 +69,9 @@ static char *absolute_path(const char *path)
             }
             at += part;
         }
-        if (length == 0)
+        if (length == 0) {
             result[length++] = '/';
+        }
         result[length] = '\0';
     }
     free(here);
@@ -74,10 +80,11 @@ static char *absolute_path(const char *path)
 
 static int add_path(struct text_list *paths, const char *path, struct error *error)
 {
-    if (paths->count >= PATTERN_TEXTS_MAX)
+    if (paths->count >= PATTERN_TEXTS_MAX) {
         return error_set(error, ERROR_DATASET,
                          "%s: the data set has more than %d files. Check its pattern.", path,
                          PATTERN_TEXTS_MAX);
+    }
     char *absolute = absolute_path(path);
     bool is_added = absolute != NULL && text_list_add(paths, absolute, strlen(absolute));
     free(absolute);
@@ -91,18 +98,20 @@ static int add_matches(struct text_list *paths, const char *pattern, const char 
     glob_t matches = {0};
     int result = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &matches);
     size_t first = paths->count;
-    if (result == GLOB_NOMATCH)
+    if (result == GLOB_NOMATCH) {
         result = error_set(error, ERROR_DATASET,
                            "%s: no file matches %s. Check the path and the pattern.", url, pattern);
-    else if (result == GLOB_ABORTED)
+    } else if (result == GLOB_ABORTED) {
         result = error_set(error, ERROR_DATASET,
                            "%s: a folder of this pattern cannot be read (%s). Make it readable for "
                            "user %u.",
                            pattern, strerror(errno), (unsigned)geteuid());
-    else if (result != 0)
+    } else if (result != 0) {
         result = no_memory(error);
-    for (size_t i = 0; i < matches.gl_pathc && result == 0; i++)
+    }
+    for (size_t i = 0; i < matches.gl_pathc && result == 0; i++) {
         result = add_path(paths, matches.gl_pathv[i], error);
+    }
     globfree(&matches);
     text_list_sort(paths, first);
     return result;
@@ -112,49 +121,58 @@ static int add_expanded(struct text_list *paths, const char *text, const char *u
                         struct error *error)
 {
     const char *path = local_path(text, error);
-    if (path == NULL)
+    if (path == NULL) {
         return -1;
-    if (path[0] == '\0')
+    }
+    if (path[0] == '\0') {
         return error_set(error, ERROR_DATASET,
                          "\"%s\": an empty path. Name a folder of images or tar files.", url);
-    if (strpbrk(path, "*?[") != NULL && access(path, F_OK) != 0)
+    }
+    if (strpbrk(path, "*?[") != NULL && access(path, F_OK) != 0) {
         return add_matches(paths, path, url, error);
+    }
     return add_path(paths, path, error);
 }
 
 /* One name between "::", braces and all. */
 static int add_name(struct text_list *paths, const char *name, const char *url, struct error *error)
 {
-    if (access(name, F_OK) == 0)
+    if (access(name, F_OK) == 0) {
         return add_path(paths, name, error);
+    }
     struct text_list expanded = {0};
     int result = pattern_expand(name, &expanded);
-    if (result == -E2BIG)
+    if (result == -E2BIG) {
         result = error_set(error, ERROR_DATASET,
                            "%s: the braces stand for more than %d files. Check the numbers.", url,
                            PATTERN_TEXTS_MAX);
-    else if (result < 0)
+    } else if (result < 0) {
         result = no_memory(error);
-    for (size_t i = 0; i < expanded.count && result == 0; i++)
+    }
+    for (size_t i = 0; i < expanded.count && result == 0; i++) {
         result = add_expanded(paths, expanded.texts[i], url, error);
+    }
     text_list_clear(&expanded);
     return result;
 }
 
 static int add_url(struct text_list *paths, const char *url, struct error *error)
 {
-    if (access(url, F_OK) == 0)
+    if (access(url, F_OK) == 0) {
         return add_path(paths, url, error);
+    }
     int result = 0;
     for (const char *at = url; result == 0;) {
         const char *end = strstr(at, "::");
         char *name = end != NULL ? strndup(at, (size_t)(end - at)) : strdup(at);
-        if (name == NULL)
+        if (name == NULL) {
             return no_memory(error);
+        }
         result = add_name(paths, name, url, error);
         free(name);
-        if (end == NULL)
+        if (end == NULL) {
             break;
+        }
         at = end + 2;
     }
     return result;
@@ -165,13 +183,15 @@ static int look_at(const struct dataset *dataset, size_t i, struct stat *status,
                    struct error *error)
 {
     const char *path = dataset->paths.texts[i];
-    if (stat(path, status) == 0)
+    if (stat(path, status) == 0) {
         return 0;
+    }
     const char *what = errno == EACCES ? "Make it readable for this user."
                                        : "Check the path; if it is relative, give it absolute.";
-    if (dataset->paths.count == 1)
+    if (dataset->paths.count == 1) {
         return error_set(error, ERROR_DATASET, "%s: cannot be opened: %s. %s", path,
                          strerror(errno), what);
+    }
     return error_set(error, ERROR_DATASET, "%s (file %zu of %zu): cannot be opened: %s. %s", path,
                      i + 1, dataset->paths.count, strerror(errno), what);
 }
@@ -179,19 +199,22 @@ static int look_at(const struct dataset *dataset, size_t i, struct stat *status,
 static int check_shard(const struct dataset *dataset, size_t i, struct error *error)
 {
     struct stat status;
-    if (look_at(dataset, i, &status, error) < 0)
+    if (look_at(dataset, i, &status, error) < 0) {
         return -1;
+    }
     const char *path = dataset->paths.texts[i];
-    if (S_ISDIR(status.st_mode))
+    if (S_ISDIR(status.st_mode)) {
         return error_set(error, ERROR_DATASET,
                          "%s: a folder among %zu files. A data set is one folder of images or a "
                          "list of tar files; for the tar files of a folder write \"%s/*.tar\".",
                          path, dataset->paths.count, path);
-    if (!S_ISREG(status.st_mode))
+    }
+    if (!S_ISREG(status.st_mode)) {
         return error_set(error, ERROR_DATASET,
                          "%s: not a regular file. Tar files are read at random, so pipes and "
                          "devices cannot be used; copy the data to a file.",
                          path);
+    }
     return 0;
 }
 
@@ -205,9 +228,10 @@ static bool is_one_folder(const struct dataset *dataset)
 static int resolve_folder(struct dataset *dataset, struct error *error)
 {
     char *real = realpath(dataset->paths.texts[0], NULL);
-    if (real == NULL)
+    if (real == NULL) {
         return error_set(error, ERROR_DATASET, "%s: cannot be opened: %s.", dataset->paths.texts[0],
                          strerror(errno));
+    }
     free(dataset->paths.texts[0]);
     dataset->paths.texts[0] = real;
     dataset->kind = INDEX_FOLDER;
@@ -219,19 +243,23 @@ int dataset_resolve(const char *const *urls, size_t url_count, struct dataset *d
 {
     *dataset = (struct dataset){.kind = INDEX_TAR};
     int result = 0;
-    if (url_count == 0)
+    if (url_count == 0) {
         result = error_set(error, ERROR_DATASET,
                            "The data set is empty. Name a folder of images or tar files.");
-    for (size_t i = 0; i < url_count && result == 0; i++)
+    }
+    for (size_t i = 0; i < url_count && result == 0; i++) {
         result = add_url(&dataset->paths, urls[i], error);
+    }
     if (result == 0 && is_one_folder(dataset)) {
         result = resolve_folder(dataset, error);
     } else {
-        for (size_t i = 0; i < dataset->paths.count && result == 0; i++)
+        for (size_t i = 0; i < dataset->paths.count && result == 0; i++) {
             result = check_shard(dataset, i, error);
+        }
     }
-    if (result < 0)
+    if (result < 0) {
         dataset_clear(dataset);
+    }
     return result;
 }
 

@@ -44,19 +44,23 @@ bool folder_list_is_image(const char *name)
     static const char *const extensions[] = {".jpg", ".jpeg", ".png",  ".ppm", ".bmp",
                                              ".pgm", ".tif",  ".tiff", ".webp"};
     const char *dot = strrchr(name, '.');
-    if (dot == NULL)
+    if (dot == NULL) {
         return false;
-    for (size_t i = 0; i < sizeof extensions / sizeof *extensions; i++)
-        if (strcasecmp(dot, extensions[i]) == 0)
+    }
+    for (size_t i = 0; i < sizeof extensions / sizeof *extensions; i++) {
+        if (strcasecmp(dot, extensions[i]) == 0) {
             return true;
+        }
+    }
     return false;
 }
 
 static void walk_fail(struct walk *walk, const struct error *error)
 {
     pthread_mutex_lock(&walk->lock);
-    if (!walk->has_failed)
+    if (!walk->has_failed) {
         walk->error = *error;
+    }
     walk->has_failed = true;
     pthread_cond_broadcast(&walk->changed);
     pthread_mutex_unlock(&walk->lock);
@@ -68,8 +72,9 @@ static struct folder_directory *directory_create(struct folder_directory *parent
     size_t name_length = strlen(name);
     struct folder_directory *directory =
         calloc(1, sizeof *directory + parent_length + name_length + 2);
-    if (directory == NULL)
+    if (directory == NULL) {
         return NULL;
+    }
     directory->parent = parent;
     if (parent_length > 0) {
         memcpy(directory->path, parent->path, parent_length);
@@ -97,8 +102,9 @@ static bool walk_push(struct walk *walk, struct folder_directory *directory)
         size_t capacity = list->capacity * 2 + 64;
         struct folder_directory **grown =
             realloc(list->directories, capacity * sizeof(struct folder_directory *));
-        if (grown == NULL)
+        if (grown == NULL) {
             goto unlock;
+        }
         list->directories = grown;
         list->capacity = capacity;
     }
@@ -118,8 +124,9 @@ static struct folder_directory *walk_pop(struct walk *walk)
 {
     struct folder_directory *directory = NULL;
     pthread_mutex_lock(&walk->lock);
-    while (walk->queue == NULL && walk->open_count > 0 && !walk->has_failed)
+    while (walk->queue == NULL && walk->open_count > 0 && !walk->has_failed) {
         pthread_cond_wait(&walk->changed, &walk->lock);
+    }
     if (!walk->has_failed && walk->queue != NULL) {
         directory = walk->queue;
         walk->queue = directory->next;
@@ -131,8 +138,9 @@ static struct folder_directory *walk_pop(struct walk *walk)
 static void walk_finish_one(struct walk *walk)
 {
     pthread_mutex_lock(&walk->lock);
-    if (--walk->open_count == 0)
+    if (--walk->open_count == 0) {
         pthread_cond_broadcast(&walk->changed);
+    }
     pthread_mutex_unlock(&walk->lock);
 }
 
@@ -154,19 +162,21 @@ static int directory_open(const struct walk *walk, struct folder_directory *dire
     struct stat status;
     if (*fd < 0 || fstat(*fd, &status) != 0) {
         int result = unreadable(walk, directory, error);
-        if (*fd >= 0)
+        if (*fd >= 0) {
             close(*fd);
+        }
         return result;
     }
     directory->device = status.st_dev;
     directory->inode = status.st_ino;
     directory->mtime_ns = index_build_mtime_ns(&status.st_mtim, &walk->start);
     const struct folder_directory *above = directory->parent;
-    for (; above != NULL; above = above->parent)
+    for (; above != NULL; above = above->parent) {
         if (above->inode == status.st_ino && above->device == status.st_dev) {
             close(*fd); /* a symbolic link back up: listing it would never end */
             return 0;
         }
+    }
     return 1;
 }
 
@@ -175,15 +185,19 @@ enum entry_kind { ENTRY_DIRECTORY, ENTRY_FILE, ENTRY_OTHER };
 /* Links are what they lead to; a broken one is a file, to be reported when it is read. */
 static enum entry_kind entry_kind(int fd, const struct dirent64 *entry)
 {
-    if (entry->d_type == DT_REG)
+    if (entry->d_type == DT_REG) {
         return ENTRY_FILE;
-    if (entry->d_type == DT_DIR)
+    }
+    if (entry->d_type == DT_DIR) {
         return ENTRY_DIRECTORY;
-    if (entry->d_type != DT_LNK && entry->d_type != DT_UNKNOWN)
+    }
+    if (entry->d_type != DT_LNK && entry->d_type != DT_UNKNOWN) {
         return ENTRY_OTHER;
+    }
     struct stat status;
-    if (fstatat(fd, entry->d_name, &status, 0) != 0 || S_ISREG(status.st_mode))
+    if (fstatat(fd, entry->d_name, &status, 0) != 0 || S_ISREG(status.st_mode)) {
         return ENTRY_FILE;
+    }
     return S_ISDIR(status.st_mode) ? ENTRY_DIRECTORY : ENTRY_OTHER;
 }
 
@@ -191,25 +205,30 @@ static int take_entry(struct walk *walk, struct folder_directory *directory, int
                       const struct dirent64 *entry, struct listing *listing)
 {
     const char *name = entry->d_name;
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
         return 0;
+    }
     bool may_be_file = directory->parent != NULL && folder_list_is_image(name);
-    if (entry->d_type == DT_REG && !may_be_file)
+    if (entry->d_type == DT_REG && !may_be_file) {
         return 0;
+    }
     enum entry_kind kind = entry_kind(fd, entry);
     if (kind == ENTRY_DIRECTORY) {
         struct folder_directory *below = directory_create(directory, name);
-        if (below != NULL && walk_push(walk, below))
+        if (below != NULL && walk_push(walk, below)) {
             return 0;
+        }
         free(below);
         return -1;
     }
-    if (kind == ENTRY_OTHER || !may_be_file)
+    if (kind == ENTRY_OTHER || !may_be_file) {
         return 0;
+    }
     size_t bytes = strlen(name) + 1;
     char *room = growing_add(&listing->names, bytes);
-    if (room == NULL)
+    if (room == NULL) {
         return -1;
+    }
     memcpy(room, name, bytes);
     listing->name_count++;
     return 0;
@@ -224,8 +243,9 @@ static int compare_names(const void *a, const void *b)
 static int keep_names(struct folder_directory *directory, struct listing *listing)
 {
     size_t count = listing->name_count;
-    if (count == 0)
+    if (count == 0) {
         return 0;
+    }
     listing->starts.size_bytes = 0;
     const char **starts = growing_add(&listing->starts, count * sizeof *starts);
     char *names = malloc(listing->names.size_bytes);
@@ -234,12 +254,14 @@ static int keep_names(struct folder_directory *directory, struct listing *listin
         return -1;
     }
     const char *at = (const char *)listing->names.bytes;
-    for (size_t i = 0; i < count; i++, at += strlen(at) + 1)
+    for (size_t i = 0; i < count; i++, at += strlen(at) + 1) {
         starts[i] = at;
+    }
     qsort(starts, count, sizeof *starts, compare_names);
     char *to = names;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         to = stpcpy(to, starts[i]) + 1;
+    }
     directory->names = names;
     directory->name_bytes = listing->names.size_bytes;
     directory->name_count = count;
@@ -252,18 +274,22 @@ static int list_entries(struct walk *walk, struct folder_directory *directory, i
     listing->names.size_bytes = 0;
     listing->name_count = 0;
     for (;;) {
-        if (index_build_is_cancelled(walk->progress))
+        if (index_build_is_cancelled(walk->progress)) {
             return index_build_cancelled(error);
+        }
         ssize_t size = getdents64(fd, listing->entries, ENTRY_BUFFER_BYTES);
-        if (size < 0)
+        if (size < 0) {
             return unreadable(walk, directory, error);
-        if (size == 0)
+        }
+        if (size == 0) {
             break;
+        }
         size_t count_before = listing->name_count;
         for (ssize_t at = 0; at < size;) {
             const struct dirent64 *entry = (const void *)(listing->entries + at);
-            if (take_entry(walk, directory, fd, entry, listing) < 0)
+            if (take_entry(walk, directory, fd, entry, listing) < 0) {
                 return index_build_no_memory(error);
+            }
             at += entry->d_reclen;
         }
         index_build_advance(walk->progress, listing->name_count - count_before);
@@ -283,8 +309,9 @@ static void list_directory(struct walk *walk, struct folder_directory *directory
     } else if (result == 0) {
         directory->is_left_out = true;
     }
-    if (result < 0)
+    if (result < 0) {
         walk_fail(walk, &error);
+    }
     walk_finish_one(walk);
 }
 
@@ -299,8 +326,9 @@ static void *walk_work(void *argument)
         return NULL;
     }
     struct folder_directory *directory;
-    while ((directory = walk_pop(walk)) != NULL)
+    while ((directory = walk_pop(walk)) != NULL) {
         list_directory(walk, directory, &listing);
+    }
     free(listing.entries);
     growing_clear(&listing.names);
     growing_clear(&listing.starts);
@@ -314,8 +342,9 @@ static int compare_directories(const void *a, const void *b)
     size_t shorter =
         left->class_length < right->class_length ? left->class_length : right->class_length;
     int order = memcmp(left->path, right->path, shorter);
-    if (order == 0 && left->class_length != right->class_length)
+    if (order == 0 && left->class_length != right->class_length) {
         order = left->class_length < right->class_length ? -1 : 1;
+    }
     return order != 0 ? order : strcmp(left->path, right->path);
 }
 
@@ -323,10 +352,11 @@ static void sort_directories(struct folder_list *list)
 {
     size_t kept = 0;
     for (size_t i = 0; i < list->count; i++) {
-        if (list->directories[i]->is_left_out)
+        if (list->directories[i]->is_left_out) {
             directory_destroy(list->directories[i]);
-        else
+        } else {
             list->directories[kept++] = list->directories[i];
+        }
     }
     list->count = kept;
     qsort(list->directories, kept, sizeof(struct folder_directory *), compare_directories);
@@ -341,8 +371,9 @@ static int walk_tree(struct walk *walk, uint32_t thread_count, struct error *err
     }
     index_build_run(thread_count, walk_work, walk);
     if (walk->has_failed) {
-        if (error != NULL)
+        if (error != NULL) {
             *error = walk->error;
+        }
         return -1;
     }
     sort_directories(walk->list);
@@ -353,9 +384,10 @@ int folder_list_open(const char *root, uint32_t thread_count, struct index_progr
                      struct folder_list *list, struct error *error)
 {
     *list = (struct folder_list){.root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    if (list->root_fd < 0)
+    if (list->root_fd < 0) {
         return error_set(error, ERROR_DATASET, "%s: this folder cannot be opened: %s.", root,
                          strerror(errno));
+    }
     struct walk walk = {.root = root, .list = list, .progress = progress};
     clock_gettime(CLOCK_REALTIME, &walk.start);
     pthread_mutex_init(&walk.lock, NULL);
@@ -363,17 +395,20 @@ int folder_list_open(const char *root, uint32_t thread_count, struct index_progr
     int result = walk_tree(&walk, thread_count, error);
     pthread_cond_destroy(&walk.changed);
     pthread_mutex_destroy(&walk.lock);
-    if (result < 0)
+    if (result < 0) {
         folder_list_close(list);
+    }
     return result;
 }
 
 void folder_list_close(struct folder_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
+    for (size_t i = 0; i < list->count; i++) {
         directory_destroy(list->directories[i]);
+    }
     free(list->directories);
-    if (list->root_fd >= 0)
+    if (list->root_fd >= 0) {
         close(list->root_fd);
+    }
     *list = (struct folder_list){.root_fd = -1};
 }

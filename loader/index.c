@@ -1,19 +1,15 @@
 #include "loader/index.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "loader/index_build.h"
-#include "loader/index_sections.h"
+#include "loader/index_map.h"
 #include "loader/index_store.h"
 
 static int64_t timespec_ns(const struct timespec *time)
@@ -29,8 +25,9 @@ static bool same_time(const struct timespec *now, int64_t stored_ns)
 static bool is_folder_unchanged(const struct index *index)
 {
     int root = open(index_string(index, index->shards[0].path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
+    if (root < 0) {
         return false;
+    }
     bool is_unchanged = true;
     for (uint64_t i = 0; i < index->directory_count && is_unchanged; i++) {
         const char *path = index_string(index, index->directories[i].path);
@@ -48,8 +45,9 @@ static bool are_shards_unchanged(const struct index *index)
         struct stat status;
         if (stat(index_string(index, index->shards[i].path), &status) != 0 ||
             (uint64_t)status.st_size != index->shards[i].size_bytes ||
-            !same_time(&status.st_mtim, index->shards[i].mtime_ns))
+            !same_time(&status.st_mtim, index->shards[i].mtime_ns)) {
             return false;
+        }
     }
     return true;
 }
@@ -57,83 +55,15 @@ static bool are_shards_unchanged(const struct index *index)
 /* Whether an index that passed index_check() is that of the data set as it is now. */
 static bool is_current(const struct index *index, const struct dataset *dataset)
 {
-    if (index->header->kind != dataset->kind || index->shard_count != dataset->paths.count)
+    if (index->header->kind != dataset->kind || index->shard_count != dataset->paths.count) {
         return false;
-    for (uint32_t i = 0; i < index->shard_count; i++)
-        if (strcmp(index_string(index, index->shards[i].path), dataset->paths.texts[i]) != 0)
+    }
+    for (uint32_t i = 0; i < index->shard_count; i++) {
+        if (strcmp(index_string(index, index->shards[i].path), dataset->paths.texts[i]) != 0) {
             return false;
+        }
+    }
     return dataset->kind == INDEX_FOLDER ? is_folder_unchanged(index) : are_shards_unchanged(index);
-}
-
-static const void *section(const struct index *index, enum index_section number, size_t element,
-                           uint64_t *count)
-{
-    *count = index->header->section[number].bytes / element;
-    return index->bytes + index->header->section[number].offset_bytes;
-}
-
-static void find_sections(struct index *index)
-{
-    uint64_t count;
-    index->shards = section(index, INDEX_SHARDS, sizeof *index->shards, &count);
-    index->shard_count = (uint32_t)count;
-    index->directories = section(index, INDEX_DIRECTORIES, sizeof *index->directories, &count);
-    index->directory_count = count;
-    index->classes = section(index, INDEX_CLASSES, sizeof *index->classes, &count);
-    index->class_count = (uint32_t)count;
-    index->extensions = section(index, INDEX_EXTENSIONS, sizeof *index->extensions, &count);
-    index->extension_count = (uint32_t)count;
-    index->samples = section(index, INDEX_SAMPLES, sizeof *index->samples, &index->sample_count);
-    index->members = section(index, INDEX_MEMBERS, sizeof *index->members, &count);
-    index->strings = section(index, INDEX_STRINGS, 1, &count);
-}
-
-static void index_destroy(struct index *index)
-{
-    if (index->bytes != NULL)
-        munmap((void *)index->bytes, index->size_bytes);
-    if (index->fd >= 0)
-        close(index->fd);
-    free(index->shard_first);
-    free(index);
-}
-
-/* Takes fd over, also on failure; NULL and *error when it is no good index. */
-static struct index *index_map(int fd, struct error *error)
-{
-    struct index *index = calloc(1, sizeof *index);
-    struct stat status;
-    if (index == NULL || fstat(fd, &status) != 0) {
-        index_build_no_memory(error);
-        free(index);
-        close(fd);
-        return NULL;
-    }
-    index->fd = fd;
-    atomic_init(&index->reference_count, 1);
-    index->size_bytes = (size_t)status.st_size;
-    void *bytes = index->size_bytes == 0
-                      ? MAP_FAILED
-                      : mmap(NULL, index->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-    index->bytes = bytes == MAP_FAILED ? NULL : bytes;
-    if (index->bytes == NULL)
-        index_build_no_memory(error);
-    if (index->bytes == NULL || index_check(index->bytes, index->size_bytes, error) < 0) {
-        index_destroy(index);
-        return NULL;
-    }
-    index->header = (const void *)index->bytes;
-    find_sections(index);
-    index->shard_first = calloc((size_t)index->shard_count + 1, sizeof *index->shard_first);
-    if (index->shard_first == NULL) {
-        index_build_no_memory(error);
-        index_destroy(index);
-        return NULL;
-    }
-    for (uint32_t i = 0; i < index->shard_count; i++)
-        index->shard_first[i] = index->shards[i].sample_first;
-    index->shard_first[index->shard_count] = index->sample_count;
-    return index;
 }
 
 static struct index *open_stored(const char *cache_folder, const struct dataset *dataset)
@@ -157,8 +87,9 @@ static struct index *build(const struct index_options *options, const struct dat
             ? index_build_folder(dataset, options->thread_count, progress, &draft, error)
             : index_build_tar(dataset, options->thread_count, progress, &draft, warning, error);
     int fd = -1;
-    if (result == 0)
+    if (result == 0) {
         fd = index_store_save(options->cache_folder, dataset, &draft, warning, error);
+    }
     index_draft_clear(&draft);
     return fd >= 0 ? index_map(fd, error) : NULL;
 }
@@ -168,17 +99,22 @@ int index_open(const struct index_options *options, struct index_progress *progr
 {
     assert(options->thread_count >= 1);
     *index = NULL;
-    if (warning != NULL)
+    if (warning != NULL) {
         warning[0] = '\0';
+    }
     struct dataset dataset;
-    if (dataset_resolve(options->urls, options->url_count, &dataset, error) < 0)
+    if (dataset_resolve(options->urls, options->url_count, &dataset, error) < 0) {
         return -1;
-    if (options->cache_folder != NULL && !options->rebuild)
+    }
+    if (options->cache_folder != NULL && !options->rebuild) {
         *index = open_stored(options->cache_folder, &dataset);
-    if (was_built != NULL)
+    }
+    if (was_built != NULL) {
         *was_built = *index == NULL;
-    if (*index == NULL)
+    }
+    if (*index == NULL) {
         *index = build(options, &dataset, progress, warning, error);
+    }
     dataset_clear(&dataset);
     return *index != NULL ? 0 : -1;
 }
@@ -192,8 +128,9 @@ struct index *index_ref(struct index *index)
 void index_unref(struct index *index)
 {
     if (index != NULL &&
-        atomic_fetch_sub_explicit(&index->reference_count, 1, memory_order_acq_rel) == 1)
-        index_destroy(index);
+        atomic_fetch_sub_explicit(&index->reference_count, 1, memory_order_acq_rel) == 1) {
+        index_unmap(index);
+    }
 }
 
 const struct index_header *index_header(const struct index *index)
@@ -249,8 +186,9 @@ bool index_sample_find(const struct index *index, uint64_t sample_id, uint64_t *
 {
     uint64_t shard = sample_id >> 32, position = sample_id & UINT32_MAX;
     if (shard >= index->shard_count ||
-        position >= index->shard_first[shard + 1] - index->shard_first[shard])
+        position >= index->shard_first[shard + 1] - index->shard_first[shard]) {
         return false;
+    }
     *canonical = index->shard_first[shard] + position;
     return true;
 }

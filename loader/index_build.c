@@ -17,8 +17,9 @@ bool index_build_is_cancelled(const struct index_progress *progress)
 
 void index_build_advance(struct index_progress *progress, uint64_t count)
 {
-    if (progress != NULL)
+    if (progress != NULL) {
         atomic_fetch_add_explicit(&progress->done_count, count, memory_order_relaxed);
+    }
 }
 
 int index_build_cancelled(struct error *error)
@@ -40,11 +41,13 @@ void index_build_run(uint32_t thread_count, void *(*work)(void *), void *argumen
     pthread_t threads[THREADS_MAX];
     uint32_t started = 0;
     while (started + 1 < thread_count && started < THREADS_MAX) {
-        if (pthread_create(&threads[started], NULL, work, argument) != 0)
+        if (pthread_create(&threads[started], NULL, work, argument) != 0) {
             break;
+        }
         started++;
     }
     work(argument);
-    for (uint32_t i = 0; i < started; i++)
+    for (uint32_t i = 0; i < started; i++) {
         pthread_join(threads[i], NULL);
+    }
 }

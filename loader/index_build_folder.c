@@ -68,10 +68,12 @@ static uint64_t estimate_data_bytes(const struct folder_list *list, uint64_t sam
         uint64_t at = first;
         for (; chosen < wanted; chosen++) {
             uint64_t next = chosen * sample_count / wanted;
-            if (next >= first + directory->name_count)
+            if (next >= first + directory->name_count) {
                 break;
-            for (; at < next; at++)
+            }
+            for (; at < next; at++) {
                 name += strlen(name) + 1;
+            }
             char path[4096];
             int length = snprintf(path, sizeof path, "%s/%s", directory->path, name);
             struct stat status;
@@ -90,16 +92,18 @@ static int fill_draft(const char *root, const struct folder_list *list, struct i
                       struct error *error)
 {
     struct index_hash *fingerprint = index_hash_create();
-    if (fingerprint == NULL)
+    if (fingerprint == NULL) {
         return index_build_no_memory(error);
+    }
     index_hash_add_u64(fingerprint, INDEX_FOLDER);
     struct index_shard shard = {
         .path = index_draft_string(draft, root, strlen(root)),
         .mtime_ns = list->directories[0]->mtime_ns,
     };
     index_draft_add(draft, INDEX_SHARDS, &shard, sizeof shard);
-    for (size_t i = 0; i < list->count; i++)
+    for (size_t i = 0; i < list->count; i++) {
         add_directory(draft, list, i, fingerprint);
+    }
     index_hash_value128(fingerprint, draft->fingerprint);
     index_hash_destroy(fingerprint);
     return draft->is_out_of_memory ? index_build_no_memory(error) : 0;
@@ -111,27 +115,32 @@ int index_build_folder(const struct dataset *dataset, uint32_t thread_count,
 {
     const char *root = dataset->paths.texts[0];
     struct folder_list list;
-    if (folder_list_open(root, thread_count, progress, &list, error) < 0)
+    if (folder_list_open(root, thread_count, progress, &list, error) < 0) {
         return -1;
+    }
     uint64_t sample_count = 0;
-    for (size_t i = 0; i < list.count; i++)
+    for (size_t i = 0; i < list.count; i++) {
         sample_count += list.directories[i]->name_count;
+    }
     int result = 0;
-    if (list.count > UINT32_MAX || sample_count > UINT32_MAX)
+    if (list.count > UINT32_MAX || sample_count > UINT32_MAX) {
         result =
             error_set(error, ERROR_DATASET,
                       "%s: more than 4,294,967,295 files or folders. Split the data set.", root);
-    else if (list.count == 1)
+    } else if (list.count == 1) {
         result = missing_layout(root, "no folder is inside", error);
-    else if (sample_count == 0)
+    } else if (sample_count == 0) {
         result = missing_layout(root,
                                 "no image is inside (looked for .jpg .jpeg .png .ppm .bmp "
                                 ".pgm .tif .tiff .webp)",
                                 error);
-    if (result == 0)
+    }
+    if (result == 0) {
         result = fill_draft(root, &list, draft, error);
-    if (result == 0)
+    }
+    if (result == 0) {
         draft->data_bytes = estimate_data_bytes(&list, sample_count);
+    }
     folder_list_close(&list);
     return result;
 }

@@ -40,8 +40,9 @@ static void *scan_some(void *argument)
            (number = atomic_fetch_add(&work->next, 1)) < work->paths->count) {
         struct error error;
         if (shard_scan(work->paths->texts[number], &work->start, work->progress,
-                       &work->scans[number], &error) < 0)
+                       &work->scans[number], &error) < 0) {
             work_fail(work, number, &error);
+        }
     }
     return NULL;
 }
@@ -54,16 +55,18 @@ static bool join_extensions(struct index_draft *draft, const struct shard_scan *
     size_t count = scan->extensions.size_bytes / sizeof *offsets;
     numbers->size_bytes = 0;
     uint32_t *to = growing_add(numbers, count * sizeof *to);
-    if (to == NULL)
+    if (to == NULL) {
         return false;
+    }
     for (size_t i = 0; i < count; i++) {
         const char *text = (const char *)scan->strings.bytes + offsets[i];
         size_t known = index_draft_count(draft, INDEX_EXTENSIONS, sizeof(uint64_t));
         size_t number = 0;
         for (; number < known; number++) {
             const uint64_t *all = (const uint64_t *)draft->section[INDEX_EXTENSIONS].bytes;
-            if (strcmp((char *)draft->section[INDEX_STRINGS].bytes + all[number], text) == 0)
+            if (strcmp((char *)draft->section[INDEX_STRINGS].bytes + all[number], text) == 0) {
                 break;
+            }
         }
         if (number == known) {
             uint64_t offset = index_draft_string(draft, text, strlen(text));
@@ -115,8 +118,9 @@ static int join(struct work *work, struct index_draft *draft, struct error *erro
     struct index_hash *fingerprint = index_hash_create();
     struct growing numbers = {0};
     bool is_joined = fingerprint != NULL;
-    if (is_joined)
+    if (is_joined) {
         index_hash_add_u64(fingerprint, INDEX_TAR);
+    }
     for (size_t i = 0; i < work->paths->count && is_joined; i++) {
         const char *path = work->paths->texts[i];
         struct shard_scan *scan = &work->scans[i];
@@ -128,13 +132,15 @@ static int join(struct work *work, struct index_draft *draft, struct error *erro
         };
         index_draft_add(draft, INDEX_SHARDS, &shard, sizeof shard);
         is_joined = join_extensions(draft, scan, &numbers);
-        if (is_joined)
+        if (is_joined) {
             join_samples(draft, scan, (uint32_t)i, (const uint32_t *)numbers.bytes);
+        }
         fingerprint_shard(fingerprint, path, scan);
         shard_scan_clear(scan);
     }
-    if (fingerprint != NULL)
+    if (fingerprint != NULL) {
         index_hash_value128(fingerprint, draft->fingerprint);
+    }
     index_hash_destroy(fingerprint);
     growing_clear(&numbers);
     return is_joined && !draft->is_out_of_memory ? 0 : index_build_no_memory(error);
@@ -143,27 +149,32 @@ static int join(struct work *work, struct index_draft *draft, struct error *erro
 static void warn_of_missing_ends(const struct work *work, char *warning)
 {
     size_t count = 0, first = 0;
-    for (size_t i = work->paths->count; i-- > 0;)
+    for (size_t i = work->paths->count; i-- > 0;) {
         if (work->scans[i].is_end_missing) {
             count++;
             first = i;
         }
-    if (count > 0 && warning != NULL)
+    }
+    if (count > 0 && warning != NULL) {
         snprintf(warning, ERROR_TEXT_BYTES,
                  "%zu of %zu shards have no end-of-archive mark (the first: %.1000s). Some writers "
                  "leave it out; if the files were cut short, samples are missing.",
                  count, work->paths->count, work->paths->texts[first]);
+    }
 }
 
 static void announce_total(const struct work *work)
 {
     uint64_t total = 0;
     struct stat status;
-    for (size_t i = 0; i < work->paths->count; i++)
-        if (stat(work->paths->texts[i], &status) == 0)
+    for (size_t i = 0; i < work->paths->count; i++) {
+        if (stat(work->paths->texts[i], &status) == 0) {
             total += (uint64_t)status.st_size;
-    if (work->progress != NULL)
+        }
+    }
+    if (work->progress != NULL) {
         atomic_store_explicit(&work->progress->total_count, total, memory_order_relaxed);
+    }
 }
 
 int index_build_tar(const struct dataset *dataset, uint32_t thread_count,
@@ -172,8 +183,9 @@ int index_build_tar(const struct dataset *dataset, uint32_t thread_count,
 {
     struct work work = {.paths = &dataset->paths, .progress = progress};
     work.scans = calloc(dataset->paths.count, sizeof *work.scans);
-    if (work.scans == NULL)
+    if (work.scans == NULL) {
         return index_build_no_memory(error);
+    }
     clock_gettime(CLOCK_REALTIME, &work.start);
     pthread_mutex_init(&work.lock, NULL);
     announce_total(&work);
@@ -181,15 +193,17 @@ int index_build_tar(const struct dataset *dataset, uint32_t thread_count,
     pthread_mutex_destroy(&work.lock);
     int result = 0;
     if (atomic_load(&work.has_failed)) {
-        if (error != NULL)
+        if (error != NULL) {
             *error = work.error;
+        }
         result = -1;
     } else {
         warn_of_missing_ends(&work, warning);
         result = join(&work, draft, error);
     }
-    for (size_t i = 0; i < dataset->paths.count; i++)
+    for (size_t i = 0; i < dataset->paths.count; i++) {
         shard_scan_clear(&work.scans[i]);
+    }
     free(work.scans);
     return result;
 }

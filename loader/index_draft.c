@@ -9,16 +9,20 @@ void *growing_add(struct growing *growing, size_t size_bytes)
 {
     if (size_bytes > growing->capacity_bytes - growing->size_bytes) {
         size_t wanted;
-        if (__builtin_add_overflow(growing->size_bytes, size_bytes, &wanted))
+        if (__builtin_add_overflow(growing->size_bytes, size_bytes, &wanted)) {
             return NULL;
+        }
         size_t capacity = growing->capacity_bytes + growing->capacity_bytes / 2;
-        if (capacity < wanted)
+        if (capacity < wanted) {
             capacity = wanted;
-        if (capacity < 256)
+        }
+        if (capacity < 256) {
             capacity = 256;
+        }
         uint8_t *bytes = realloc(growing->bytes, capacity);
-        if (bytes == NULL)
+        if (bytes == NULL) {
             return NULL;
+        }
         growing->bytes = bytes;
         growing->capacity_bytes = capacity;
     }
@@ -41,18 +45,20 @@ void index_draft_init(struct index_draft *draft, enum index_kind kind)
 
 void index_draft_clear(struct index_draft *draft)
 {
-    for (size_t i = 0; i < INDEX_SECTIONS; i++)
+    for (size_t i = 0; i < INDEX_SECTIONS; i++) {
         growing_clear(&draft->section[i]);
+    }
 }
 
 void index_draft_add(struct index_draft *draft, enum index_section section, const void *element,
                      size_t size_bytes)
 {
     void *room = growing_add(&draft->section[section], size_bytes);
-    if (room == NULL)
+    if (room == NULL) {
         draft->is_out_of_memory = true;
-    else
+    } else {
         memcpy(room, element, size_bytes);
+    }
 }
 
 uint64_t index_draft_string(struct index_draft *draft, const char *text, size_t length)
@@ -104,8 +110,9 @@ static int write_all(int fd, const void *bytes, size_t size_bytes)
         /* Linux writes at most 2 GiB at once; a GiB keeps the arithmetic away from that. */
         size_t piece = size_bytes < 1u << 30 ? size_bytes : 1u << 30;
         ssize_t written = write(fd, at, piece);
-        if (written < 0 && errno == EINTR)
+        if (written < 0 && errno == EINTR) {
             continue;
+        }
         if (written <= 0) {
             errno = written == 0 ? ENOSPC : errno;
             return -1;
@@ -124,8 +131,9 @@ static int write_payload(const struct index_draft *draft, int fd, struct index_h
         size_t padding = align8(size) - size;
         index_hash_add(hash, size > 0 ? draft->section[i].bytes : zeros, size);
         index_hash_add(hash, zeros, padding);
-        if (write_all(fd, draft->section[i].bytes, size) < 0 || write_all(fd, zeros, padding) < 0)
+        if (write_all(fd, draft->section[i].bytes, size) < 0 || write_all(fd, zeros, padding) < 0) {
             return -1;
+        }
     }
     return 0;
 }
@@ -140,12 +148,14 @@ int index_draft_write(const struct index_draft *draft, int fd)
         return -1;
     }
     int result = write_all(fd, &header, sizeof header);
-    if (result == 0)
+    if (result == 0) {
         result = write_payload(draft, fd, hash);
+    }
     header.payload_xxh3 = index_hash_value64(hash);
     index_hash_destroy(hash);
     header.header_xxh3 = index_hash64(&header, offsetof(struct index_header, header_xxh3));
-    if (result == 0 && pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header)
+    if (result == 0 && pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header) {
         result = -1;
+    }
     return result;
 }

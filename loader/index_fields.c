@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "loader/index_sections.h"
+#include "loader/index_map.h"
 
 struct index_fields {
     size_t count;
@@ -32,12 +32,13 @@ static bool resolve_pattern(const struct index *index, const char *pattern, uint
         const char *wanted = at + (*at == '.');
         size_t wanted_length = length - (size_t)(*at == '.');
         rank++;
-        for (uint32_t i = 0; i < index->extension_count; i++)
+        for (uint32_t i = 0; i < index->extension_count; i++) {
             if (ranks[i] == 0 &&
                 is_extension(index_string(index, index->extensions[i]), wanted, wanted_length)) {
                 ranks[i] = rank;
                 is_found = true;
             }
+        }
         at += length + (at[length] == ';');
     }
     return is_found;
@@ -64,25 +65,29 @@ int index_fields_create(const struct index *index, const char *const *patterns, 
 {
     *fields = NULL;
     bool is_tar = index->header->kind == INDEX_TAR;
-    if (count < 1 || count > INDEX_FIELDS_MAX)
+    if (count < 1 || count > INDEX_FIELDS_MAX) {
         return error_set(error, ERROR_USAGE, "%zu fields are asked for; 1 to %d are possible.",
                          count, INDEX_FIELDS_MAX);
-    if (!is_tar && count > 1)
+    }
+    if (!is_tar && count > 1) {
         return error_set(error, ERROR_USAGE,
                          "A folder of images has one field, the image; \"%.200s\" can only be in "
                          "tar files. Ask for the image alone.",
                          patterns[1]);
+    }
     size_t ranks = count * index->extension_count;
     struct index_fields *made = calloc(1, sizeof *made + ranks * sizeof made->rank[0]);
-    if (made == NULL)
+    if (made == NULL) {
         return error_set(error, ERROR_MEMORY, "No memory is left. Free some and try again.");
+    }
     made->count = count;
     made->extension_count = index->extension_count;
-    for (size_t i = 0; i < count && is_tar; i++)
+    for (size_t i = 0; i < count && is_tar; i++) {
         if (!resolve_pattern(index, patterns[i], made->rank + i * made->extension_count)) {
             free(made);
             return no_such_field(index, patterns[i], error);
         }
+    }
     *fields = made;
     return 0;
 }
@@ -119,8 +124,9 @@ static void place_in_shard(const struct index *index, const struct index_fields 
     uint64_t start = UINT64_MAX, end = 0;
     for (size_t i = 0; i < fields->count; i++) {
         found[i] = find_member(index, fields, i, sample);
-        if (found[i] == NULL)
+        if (found[i] == NULL) {
             continue;
+        }
         uint64_t member_end = found[i]->offset_bytes + found[i]->size_bytes;
         start = found[i]->offset_bytes < start ? found[i]->offset_bytes : start;
         end = member_end > end ? member_end : end;
@@ -153,8 +159,9 @@ static bool join_path(const struct index *index, const struct index_sample *samp
     const char *name = index_string(index, sample->name);
     size_t root_length = strlen(root), directory_length = strlen(directory);
     size_t name_length = strlen(name);
-    if (root_length + directory_length + name_length + 3 > buffer_bytes)
+    if (root_length + directory_length + name_length + 3 > buffer_bytes) {
         return false;
+    }
     char *end = append(buffer, root, root_length);
     *end++ = '/';
     end = append(end, directory, directory_length);
@@ -170,8 +177,9 @@ int index_sample_place(const struct index *index, const struct index_fields *fie
     assert(canonical < index->sample_count);
     const struct index_sample *sample = &index->samples[canonical];
     *place = (struct sample_place){.label = sample->label};
-    for (size_t i = 0; i < INDEX_FIELDS_MAX; i++)
+    for (size_t i = 0; i < INDEX_FIELDS_MAX; i++) {
         place->field[i].length_bytes = UINT64_MAX;
+    }
     if (index->header->kind == INDEX_TAR) {
         place_in_shard(index, fields, sample, place);
         return 0;

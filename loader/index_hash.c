@@ -19,8 +19,9 @@ uint64_t index_hash64(const void *bytes, size_t size_bytes)
 struct index_hash *index_hash_create(void)
 {
     struct index_hash *hash = malloc(sizeof *hash);
-    if (hash == NULL)
+    if (hash == NULL) {
         return NULL;
+    }
     hash->state = XXH3_createState();
     if (hash->state == NULL) {
         free(hash);
@@ -32,8 +33,9 @@ struct index_hash *index_hash_create(void)
 
 void index_hash_destroy(struct index_hash *hash)
 {
-    if (hash == NULL)
+    if (hash == NULL) {
         return;
+    }
     XXH3_freeState(hash->state);
     free(hash);
 }

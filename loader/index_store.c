@@ -31,21 +31,24 @@ static int file_name(const struct dataset *dataset, char name[FILE_NAME_BYTES])
         return -1;
     }
     index_hash_add_u64(hash, dataset->kind);
-    for (size_t i = 0; i < dataset->paths.count; i++)
+    for (size_t i = 0; i < dataset->paths.count; i++) {
         index_hash_add_text(hash, dataset->paths.texts[i]);
+    }
     uint8_t value[INDEX_HASH_BYTES];
     index_hash_value128(hash, value);
     index_hash_destroy(hash);
-    for (size_t i = 0; i < INDEX_HASH_BYTES; i++)
+    for (size_t i = 0; i < INDEX_HASH_BYTES; i++) {
         snprintf(name + 2 * i, 3, "%02x", value[i]);
+    }
     strcpy(name + 2 * INDEX_HASH_BYTES, ".psi");
     return 0;
 }
 
 static int folder_path(const char *cache_folder, char path[PATH_MAX])
 {
-    if (snprintf(path, PATH_MAX, "%s/index", cache_folder) < PATH_MAX)
+    if (snprintf(path, PATH_MAX, "%s/index", cache_folder) < PATH_MAX) {
         return 0;
+    }
     errno = ENAMETOOLONG;
     return -1;
 }
@@ -54,28 +57,33 @@ static int folder_path(const char *cache_folder, char path[PATH_MAX])
 static int open_folder(const char *cache_folder, bool make)
 {
     char path[PATH_MAX];
-    if (folder_path(cache_folder, path) < 0)
+    if (folder_path(cache_folder, path) < 0) {
         return -1;
+    }
     for (char *slash = strchr(path + 1, '/'); make && slash != NULL;
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        if (mkdir(path, 0700) != 0 && errno != EEXIST) {
             return -1;
+        }
         *slash = '/';
     }
-    if (make && mkdir(path, 0700) != 0 && errno != EEXIST)
+    if (make && mkdir(path, 0700) != 0 && errno != EEXIST) {
         return -1;
+    }
     return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 int index_store_open(const char *cache_folder, const struct dataset *dataset)
 {
     char name[FILE_NAME_BYTES];
-    if (file_name(dataset, name) < 0)
+    if (file_name(dataset, name) < 0) {
         return -1;
+    }
     int folder = open_folder(cache_folder, false);
-    if (folder < 0)
+    if (folder < 0) {
         return -1;
+    }
     int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     close(folder);
     struct stat status;
@@ -93,23 +101,27 @@ static void remove_leftovers(int folder)
     int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = copy >= 0 ? fdopendir(copy) : NULL;
     if (entries == NULL) {
-        if (copy >= 0)
+        if (copy >= 0) {
             close(copy);
+        }
         return;
     }
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
         size_t length = strlen(entry->d_name);
         size_t suffix = strlen(temporary_suffix);
-        if (length <= suffix || strcmp(entry->d_name + length - suffix, temporary_suffix) != 0)
+        if (length <= suffix || strcmp(entry->d_name + length - suffix, temporary_suffix) != 0) {
             continue;
+        }
         int fd = openat(folder, entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         struct stat status;
         if (fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
             time(NULL) - status.st_mtim.tv_sec > LEFTOVER_AGE_S &&
-            flock(fd, LOCK_EX | LOCK_NB) == 0)
+            flock(fd, LOCK_EX | LOCK_NB) == 0) {
             unlinkat(folder, entry->d_name, 0);
-        if (fd >= 0)
+        }
+        if (fd >= 0) {
             close(fd);
+        }
     }
     closedir(entries);
 }
@@ -119,16 +131,19 @@ static int create_temporary(int folder, const char *name, char temporary[2 * FIL
 {
     for (int tries = 0; tries < 16; tries++) {
         uint64_t random = 0;
-        if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+        if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
             random = (uint64_t)getpid() << 16 | (uint64_t)tries;
+        }
         snprintf(temporary, 2 * FILE_NAME_BYTES, "%s.%016" PRIx64 "%s", name, random,
                  temporary_suffix);
         int fd =
             openat(folder, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd >= 0)
+        if (fd >= 0) {
             flock(fd, LOCK_EX | LOCK_NB);
-        if (fd >= 0 || errno != EEXIST)
+        }
+        if (fd >= 0 || errno != EEXIST) {
             return fd;
+        }
     }
     return -1;
 }
@@ -139,16 +154,19 @@ static int save_file(const char *cache_folder, const struct dataset *dataset,
                      const struct index_draft *draft)
 {
     char name[FILE_NAME_BYTES], temporary[2 * FILE_NAME_BYTES];
-    if (file_name(dataset, name) < 0)
+    if (file_name(dataset, name) < 0) {
         return -1;
+    }
     int folder = open_folder(cache_folder, true);
-    if (folder < 0)
+    if (folder < 0) {
         return -1;
+    }
     remove_leftovers(folder);
     int fd = create_temporary(folder, name, temporary);
     int reader = -1;
-    if (fd >= 0 && index_draft_write(draft, fd) == 0)
+    if (fd >= 0 && index_draft_write(draft, fd) == 0) {
         reader = openat(folder, temporary, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    }
     if (reader >= 0 && renameat(folder, temporary, folder, name) != 0) {
         int reason = errno;
         close(reader);
@@ -157,8 +175,9 @@ static int save_file(const char *cache_folder, const struct dataset *dataset,
     }
     int reason = errno;
     if (fd >= 0) {
-        if (reader < 0)
+        if (reader < 0) {
             unlinkat(folder, temporary, 0);
+        }
         close(fd);
     }
     close(folder);
@@ -170,11 +189,13 @@ static int save_memory(const struct index_draft *draft, struct error *error)
 {
     int fd = memfd_create("penstock-index", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd >= 0 && index_draft_write(draft, fd) == 0 &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0) {
         return fd;
+    }
     int reason = errno;
-    if (fd >= 0)
+    if (fd >= 0) {
         close(fd);
+    }
     return error_set(error, ERROR_MEMORY,
                      "The index of the data set cannot be kept in memory: %s. Free some memory, or "
                      "give the cache folder more room.",
@@ -184,18 +205,21 @@ static int save_memory(const struct index_draft *draft, struct error *error)
 int index_store_save(const char *cache_folder, const struct dataset *dataset,
                      const struct index_draft *draft, char *warning, struct error *error)
 {
-    if (cache_folder == NULL)
+    if (cache_folder == NULL) {
         return save_memory(draft, error);
+    }
     int fd = save_file(cache_folder, dataset, draft);
-    if (fd >= 0)
+    if (fd >= 0) {
         return fd;
+    }
     int reason = errno;
     fd = save_memory(draft, error);
-    if (fd >= 0 && warning != NULL)
+    if (fd >= 0 && warning != NULL) {
         snprintf(
             warning, ERROR_TEXT_BYTES,
             "The index cannot be stored in %.1000s/index: %s. It is kept in memory and will be "
             "built again at the next start; make room, or choose another cache folder.",
             cache_folder, strerror(reason));
+    }
     return fd;
 }

@@ -151,6 +151,6 @@ json_t *reply_stats(const struct pipeline_session_stats *stats, const struct pip
         "read_seconds", (double)stats->read_ns / 1e9, "decode_seconds",
         (double)stats->decode_ns / 1e9, "images_per_second", s->images_per_second, "slots_ready",
         (json_int_t)s->ring.published_count, "slots_free", (json_int_t)s->ring.free_count, "slots",
-        (json_int_t)s->slot_count, "starved_seconds", (double)s->starved_ns / 1e9, "full_seconds",
+        (json_int_t)s->slot_count, "wait_seconds", (double)s->waited_ns / 1e9, "full_seconds",
         (double)s->full_ns / 1e9, "limit", reply_limit(stats, pool), "cache_hit_ratio");
 }

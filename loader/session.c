@@ -256,7 +256,7 @@ static void write_header(struct session *session, const struct fill *fill)
     }
 }
 
-/* Rates and the two clocks of who waits for whom, brought up to now. */
+/* The rate, and how long all slots were full, brought up to now. */
 static void note_time(struct session *session)
 {
     uint64_t now_ns = clock_now_ns();
@@ -265,12 +265,8 @@ static void note_time(struct session *session)
     if (session->was_full) {
         session->full_ns += passed_ns;
     }
-    if (session->was_starved) {
-        session->starved_ns += passed_ns;
-    }
     session->noted_ns = now_ns;
     session->was_full = usage.free_count == 0 && usage.filling_count == 0;
-    session->was_starved = usage.published_count == 0;
     if (now_ns - session->rate_ns >= 1000000000u) {
         session->images_per_second = (double)(session->published_samples - session->rate_samples) *
                                      1e9 / (double)(now_ns - session->rate_ns);
@@ -654,7 +650,7 @@ struct session_stats session_stats(const struct session *session)
         .batches_per_epoch = session_batches_from(session, 0),
         .images_per_second = session->images_per_second,
         .full_ns = session->full_ns,
-        .starved_ns = session->starved_ns,
+        .waited_ns = ring_waited_ns(session->ring),
         .opened_ns = session->opened_ns,
         .ring = ring_usage(session->ring),
         .slot_count = ring_slot_count(session->ring),

@@ -105,7 +105,7 @@ struct session_stats {
     uint64_t batches_per_epoch;
     double images_per_second; /* over the last seconds */
     uint64_t full_ns;         /* all slots were full: the trainer was the slower one */
-    uint64_t starved_ns;      /* nothing was published that the trainer could take */
+    uint64_t waited_ns;       /* the trainer's own word on how long it waited for batches */
     uint64_t opened_ns;
     struct ring_usage ring;
     uint32_t slot_count;

@@ -61,8 +61,8 @@ struct session {
 
     uint64_t published_batches, published_samples, bad_count;
     uint64_t last_epoch, last_step;
-    uint64_t noted_ns, full_ns, starved_ns;
-    bool was_full, was_starved;
+    uint64_t noted_ns, full_ns;
+    bool was_full;
     uint64_t rate_ns, rate_samples;
     double images_per_second;
 

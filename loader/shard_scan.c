@@ -67,14 +67,17 @@ static int read_all(const struct scanner *scanner, uint8_t *bytes, size_t size_b
     for (size_t done = 0; done < size_bytes;) {
         ssize_t count =
             pread(scanner->fd, bytes + done, size_bytes - done, (off_t)(offset_bytes + done));
-        if (count < 0 && errno == EINTR)
+        if (count < 0 && errno == EINTR) {
             continue;
-        if (count < 0)
+        }
+        if (count < 0) {
             return fail_read(scanner, offset_bytes + done);
-        if (count == 0)
+        }
+        if (count == 0) {
             return fail_at(scanner, offset_bytes + done,
                            "the file became shorter while it was read",
                            "Index it when nobody writes to it any more");
+        }
         done += (size_t)count;
     }
     return 0;
@@ -84,8 +87,9 @@ static int read_all(const struct scanner *scanner, uint8_t *bytes, size_t size_b
 static const uint8_t *fetch(struct scanner *scanner, uint64_t offset_bytes, size_t size_bytes)
 {
     if (size_bytes > WINDOW_BYTES) {
-        if (scanner->extended == NULL)
+        if (scanner->extended == NULL) {
             scanner->extended = malloc(TAR_EXTENDED_BYTES_MAX);
+        }
         if (scanner->extended == NULL) {
             index_build_no_memory(scanner->error);
             return NULL;
@@ -98,8 +102,9 @@ static const uint8_t *fetch(struct scanner *scanner, uint64_t offset_bytes, size
         uint64_t rest = scanner->scan->size_bytes - offset_bytes;
         size_t wanted = rest < WINDOW_BYTES ? (size_t)rest : WINDOW_BYTES;
         scanner->window_bytes = 0;
-        if (read_all(scanner, scanner->window, wanted, offset_bytes) < 0)
+        if (read_all(scanner, scanner->window, wanted, offset_bytes) < 0) {
             return NULL;
+        }
         scanner->window_at = offset_bytes;
         scanner->window_bytes = wanted;
     }
@@ -120,8 +125,9 @@ static bool add_string(struct shard_scan *scan, const char *text, size_t length,
 {
     *offset = scan->strings.size_bytes;
     char *room = growing_add(&scan->strings, length + 1);
-    if (room == NULL)
+    if (room == NULL) {
         return false;
+    }
     memcpy(room, text, length);
     room[length] = '\0';
     return true;
@@ -133,8 +139,9 @@ static uint32_t *key_set_slot(const struct key_set *keys, const struct shard_sca
 {
     size_t at = (size_t)index_hash64(key, strlen(key)) & (keys->size - 1);
     while (keys->slots[at] != 0 &&
-           strcmp(scan_string(scan, scan_sample(scan, keys->slots[at] - 1)->name), key) != 0)
+           strcmp(scan_string(scan, scan_sample(scan, keys->slots[at] - 1)->name), key) != 0) {
         at = (at + 1) & (keys->size - 1);
+    }
     return &keys->slots[at];
 }
 
@@ -142,13 +149,15 @@ static bool key_set_grow(struct key_set *keys, const struct shard_scan *scan)
 {
     struct key_set grown = {.size = keys->size == 0 ? 1024 : keys->size * 2, .count = keys->count};
     grown.slots = calloc(grown.size, sizeof *grown.slots);
-    if (grown.slots == NULL)
+    if (grown.slots == NULL) {
         return false;
-    for (size_t i = 0; i < keys->size; i++)
+    }
+    for (size_t i = 0; i < keys->size; i++) {
         if (keys->slots[i] != 0) {
             const struct index_sample *sample = scan_sample(scan, keys->slots[i] - 1);
             *key_set_slot(&grown, scan, scan_string(scan, sample->name)) = keys->slots[i];
         }
+    }
     free(keys->slots);
     *keys = grown;
     return true;
@@ -160,8 +169,9 @@ static bool split_name(const char *name, size_t *key_length, const char **extens
     const char *slash = strrchr(name, '/');
     const char *base = slash != NULL ? slash + 1 : name;
     const char *dot = strchr(base, '.');
-    if (dot == NULL || dot == base || dot[1] == '\0')
+    if (dot == NULL || dot == base || dot[1] == '\0') {
         return false;
+    }
     *key_length = (size_t)(dot - name);
     *extension = dot + 1;
     return true;
@@ -173,23 +183,28 @@ static int64_t extension_number(struct scanner *scanner, const char *extension)
     struct shard_scan *scan = scanner->scan;
     char lower[TAR_NAME_BYTES];
     size_t length = 0;
-    for (; extension[length] != '\0'; length++)
+    for (; extension[length] != '\0'; length++) {
         lower[length] = (char)tolower((unsigned char)extension[length]);
+    }
     lower[length] = '\0';
     const uint64_t *known = (const uint64_t *)scan->extensions.bytes;
     size_t count = scan->extensions.size_bytes / sizeof *known;
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(scan_string(scan, known[i]), lower) == 0)
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(scan_string(scan, known[i]), lower) == 0) {
             return (int64_t)i;
-    if (count == EXTENSIONS_MAX)
+        }
+    }
+    if (count == EXTENSIONS_MAX) {
         return fail_at(scanner, scanner->member.header_offset_bytes,
                        "more than 1024 different extensions; an extension starts at the first dot "
                        "of a file name",
                        "Rename the members so that only extensions follow a dot");
+    }
     uint64_t offset;
     uint64_t *room = growing_add(&scan->extensions, sizeof *room);
-    if (room == NULL || !add_string(scan, lower, length, &offset))
+    if (room == NULL || !add_string(scan, lower, length, &offset)) {
         return index_build_no_memory(scanner->error);
+    }
     *room = offset;
     return (int64_t)count;
 }
@@ -209,15 +224,18 @@ static int start_sample(struct scanner *scanner, size_t key_length)
 {
     struct shard_scan *scan = scanner->scan;
     struct key_set *keys = &scanner->keys;
-    if (keys->count * 2 >= keys->size && !key_set_grow(keys, scan))
+    if (keys->count * 2 >= keys->size && !key_set_grow(keys, scan)) {
         return index_build_no_memory(scanner->error);
+    }
     scanner->member.name[key_length] = '\0';
     uint32_t *slot = key_set_slot(keys, scan, scanner->member.name);
-    if (*slot != 0)
+    if (*slot != 0) {
         return repeated_key(scanner, scanner->member.name, *slot - 1);
-    if (keys->count == UINT32_MAX - 1)
+    }
+    if (keys->count == UINT32_MAX - 1) {
         return fail_at(scanner, scanner->member.header_offset_bytes,
                        "the shard has more than 4,294,967,294 samples", "Split it");
+    }
     struct index_sample sample = {
         .member_first = scan->members.size_bytes / sizeof(struct index_member),
         .label = INDEX_NO_LABEL,
@@ -225,8 +243,9 @@ static int start_sample(struct scanner *scanner, size_t key_length)
     struct index_sample *room = growing_add(&scan->samples, sizeof sample);
     uint64_t *offset = growing_add(&scanner->key_offsets, sizeof *offset);
     if (room == NULL || offset == NULL ||
-        !add_string(scan, scanner->member.name, key_length, &sample.name))
+        !add_string(scan, scanner->member.name, key_length, &sample.name)) {
         return index_build_no_memory(scanner->error);
+    }
     *room = sample;
     *offset = scanner->member.header_offset_bytes;
     *slot = (uint32_t)++keys->count;
@@ -242,10 +261,12 @@ static bool parse_label(const uint8_t *bytes, size_t size_bytes, int64_t *label)
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    if (end == text || errno != 0)
+    if (end == text || errno != 0) {
         return false;
-    while (isspace((unsigned char)*end))
+    }
+    while (isspace((unsigned char)*end)) {
         end++;
+    }
     *label = value;
     return end == text + size_bytes;
 }
@@ -253,14 +274,17 @@ static bool parse_label(const uint8_t *bytes, size_t size_bytes, int64_t *label)
 static int read_label(struct scanner *scanner, struct index_sample *sample)
 {
     const struct tar_member *member = &scanner->member;
-    if (member->size_bytes == 0 || member->size_bytes > LABEL_BYTES_MAX)
+    if (member->size_bytes == 0 || member->size_bytes > LABEL_BYTES_MAX) {
         return 0;
+    }
     const uint8_t *bytes = fetch(scanner, member->data_offset_bytes, (size_t)member->size_bytes);
-    if (bytes == NULL)
+    if (bytes == NULL) {
         return -1;
+    }
     int64_t label;
-    if (parse_label(bytes, (size_t)member->size_bytes, &label))
+    if (parse_label(bytes, (size_t)member->size_bytes, &label)) {
         sample->label = label;
+    }
     return 0;
 }
 
@@ -269,7 +293,7 @@ static int add_member(struct scanner *scanner, int64_t extension)
     struct shard_scan *scan = scanner->scan;
     struct index_sample *sample = scan_sample(scan, scanner->keys.count - 1);
     const struct index_member *members = (const struct index_member *)scan->members.bytes;
-    for (uint32_t i = 0; i < sample->member_count; i++)
+    for (uint32_t i = 0; i < sample->member_count; i++) {
         if (members[sample->member_first + i].extension == extension) {
             char what[ERROR_TEXT_BYTES / 2];
             snprintf(what, sizeof what,
@@ -280,9 +304,11 @@ static int add_member(struct scanner *scanner, int64_t extension)
                      members[sample->member_first + i].offset_bytes);
             return fail_at(scanner, scanner->member.header_offset_bytes, what, help_names);
         }
+    }
     struct index_member *room = growing_add(&scan->members, sizeof *room);
-    if (room == NULL)
+    if (room == NULL) {
         return index_build_no_memory(scanner->error);
+    }
     *room = (struct index_member){
         .offset_bytes = scanner->member.data_offset_bytes,
         .size_bytes = scanner->member.size_bytes,
@@ -299,19 +325,22 @@ static int take_member(struct scanner *scanner)
 {
     size_t key_length;
     const char *extension;
-    if (!scanner->member.is_file || !split_name(scanner->member.name, &key_length, &extension))
+    if (!scanner->member.is_file || !split_name(scanner->member.name, &key_length, &extension)) {
         return 0;
+    }
     int64_t number = extension_number(scanner, extension);
-    if (number < 0)
+    if (number < 0) {
         return -1;
+    }
     bool is_same = false;
     if (scanner->keys.count > 0) {
         const struct index_sample *last = scan_sample(scanner->scan, scanner->keys.count - 1);
         const char *key = scan_string(scanner->scan, last->name);
         is_same = strlen(key) == key_length && memcmp(key, scanner->member.name, key_length) == 0;
     }
-    if (!is_same && start_sample(scanner, key_length) < 0)
+    if (!is_same && start_sample(scanner, key_length) < 0) {
         return -1;
+    }
     return add_member(scanner, number);
 }
 
@@ -330,15 +359,19 @@ static int check_magic(struct scanner *scanner)
         {"BZh", "it is compressed with bzip2", 3},
         {"PK\x03\x04", "it is a zip archive, not a tar", 4},
     };
-    if (scanner->scan->size_bytes < 6)
+    if (scanner->scan->size_bytes < 6) {
         return 0;
+    }
     const uint8_t *bytes = fetch(scanner, 0, 6);
-    if (bytes == NULL)
+    if (bytes == NULL) {
         return -1;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (memcmp(bytes, known[i].magic, known[i].length) == 0)
+    }
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (memcmp(bytes, known[i].magic, known[i].length) == 0) {
             return fail_at(scanner, 0, known[i].what,
                            "Samples are read at random, so unpack it to a plain .tar first");
+        }
+    }
     return 0;
 }
 
@@ -347,29 +380,33 @@ static int scan_members(struct scanner *scanner)
     uint64_t at, reported = 0;
     size_t length;
     while (tar_want(&scanner->tar, &at, &length)) {
-        if (index_build_is_cancelled(scanner->progress))
+        if (index_build_is_cancelled(scanner->progress)) {
             return index_build_cancelled(scanner->error);
+        }
         index_build_advance(scanner->progress, at - reported);
         reported = at;
         const uint8_t *bytes = fetch(scanner, at, length);
-        if (bytes == NULL)
+        if (bytes == NULL) {
             return -1;
+        }
         struct tar_problem problem;
         switch (tar_feed(&scanner->tar, bytes, &scanner->member, &problem)) {
         case TAR_MORE: break;
         case TAR_BAD: return fail_at(scanner, problem.offset_bytes, problem.text, help_repack);
         case TAR_MEMBER:
-            if (take_member(scanner) < 0)
+            if (take_member(scanner) < 0) {
                 return -1;
+            }
         }
     }
     index_build_advance(scanner->progress, scanner->scan->size_bytes - reported);
     scanner->scan->is_end_missing = scanner->tar.is_end_missing;
-    if (scanner->keys.count == 0)
+    if (scanner->keys.count == 0) {
         return error_set(scanner->error, ERROR_DATASET,
                          "%s: no sample is inside. Samples are files named KEY.EXTENSION, such as "
                          "000001.jpg and 000001.cls; take this file out of the list.",
                          scanner->path);
+    }
     return 0;
 }
 
@@ -377,24 +414,28 @@ static int scan_members(struct scanner *scanner)
 static int scan_open_file(struct scanner *scanner, const struct timespec *now)
 {
     struct stat status, after;
-    if (fstat(scanner->fd, &status) != 0)
+    if (fstat(scanner->fd, &status) != 0) {
         return fail_read(scanner, 0);
+    }
     scanner->scan->size_bytes = (uint64_t)status.st_size;
     scanner->scan->mtime_ns = index_build_mtime_ns(&status.st_mtim, now);
-    if (status.st_size == 0)
+    if (status.st_size == 0) {
         return error_set(scanner->error, ERROR_DATASET,
                          "%s: the file is empty (0 bytes). Copy it again, or take it out of the "
                          "list.",
                          scanner->path);
+    }
     posix_fadvise(scanner->fd, 0, 0, POSIX_FADV_RANDOM); /* read-ahead would fetch the images */
     tar_init(&scanner->tar, (uint64_t)status.st_size);
-    if (check_magic(scanner) < 0 || scan_members(scanner) < 0)
+    if (check_magic(scanner) < 0 || scan_members(scanner) < 0) {
         return -1;
+    }
     if (fstat(scanner->fd, &after) != 0 || after.st_size != status.st_size ||
         after.st_mtim.tv_sec != status.st_mtim.tv_sec ||
-        after.st_mtim.tv_nsec != status.st_mtim.tv_nsec)
+        after.st_mtim.tv_nsec != status.st_mtim.tv_nsec) {
         return fail_at(scanner, 0, "the file changed while it was read",
                        "Index it when nobody writes to it any more");
+    }
     return 0;
 }
 
@@ -430,8 +471,9 @@ int shard_scan(const char *path, const struct timespec *now, struct index_progre
 done:
     free(window);
     free(scanner);
-    if (result < 0)
+    if (result < 0) {
         shard_scan_clear(scan);
+    }
     return result;
 }
 

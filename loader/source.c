@@ -28,19 +28,22 @@ static bool start_engine(struct source *source, const struct source_ops *ops, ch
 
 struct source *source_create(const struct source_options *options)
 {
-    if (options->depth < 1 || options->depth > 1024)
+    if (options->depth < 1 || options->depth > 1024) {
         return NULL;
+    }
     struct source *source = calloc(1, sizeof *source);
-    if (source == NULL)
+    if (source == NULL) {
         return NULL;
+    }
     source->depth = options->depth;
     source->file_bytes_max = options->file_bytes_max;
     char ignored[64];
     bool started = false;
-    if (options->engine != SOURCE_PREAD)
+    if (options->engine != SOURCE_PREAD) {
         started = start_engine(source, source_uring_ops(), source->reason, sizeof source->reason);
-    else
+    } else {
         snprintf(source->reason, sizeof source->reason, "the pread engine was asked for");
+    }
     if (!started && !start_engine(source, source_pread_ops(), ignored, sizeof ignored)) {
         free(source);
         return NULL;
@@ -83,12 +86,14 @@ void source_submit(struct source *source, struct read_request *const *requests, 
         assert(request->state == READ_IDLE);
         read_begin(request);
         request->shard = NULL;
-        if (request->keep_open)
+        if (request->keep_open) {
             begin_shard(source, request);
-        if (request->state == READ_DONE)
+        }
+        if (request->state == READ_DONE) {
             read_list_append(&source->done, request);
-        else
+        } else {
             group[group_count++] = request;
+        }
         if (group_count == GROUP || (i + 1 == count && group_count > 0)) {
             source->ops->submit(source->engine, group, group_count);
             group_count = 0;
@@ -100,15 +105,18 @@ void source_submit(struct source *source, struct read_request *const *requests, 
 size_t source_reap(struct source *source, struct read_request **done, size_t max, int timeout_ms)
 {
     size_t count = 0;
-    while (count < max && (done[count] = read_list_take(&source->done)) != NULL)
+    while (count < max && (done[count] = read_list_take(&source->done)) != NULL) {
         count++;
-    if (count < max)
+    }
+    if (count < max) {
         count += source->ops->reap(source->engine, done + count, max - count,
                                    count > 0 ? 0 : timeout_ms);
+    }
     for (size_t i = 0; i < count; i++) {
         assert(done[i]->state == READ_DONE);
-        if (done[i]->shard != NULL)
+        if (done[i]->shard != NULL) {
             shard_release(done[i]->shard);
+        }
         done[i]->shard = NULL;
         done[i]->state = READ_IDLE;
     }
@@ -123,11 +131,13 @@ void source_interrupt(struct source *source)
 
 void source_destroy(struct source *source)
 {
-    if (source == NULL)
+    if (source == NULL) {
         return;
+    }
     struct read_request *done[16];
-    while (source->in_flight_count > 0)
+    while (source->in_flight_count > 0) {
         source_reap(source, done, sizeof done / sizeof *done, 1000);
+    }
     source->ops->destroy(source->engine);
     shard_cache_clear(&source->shards);
     free(source);

@@ -50,12 +50,14 @@ static void pool_submit(void *engine, struct read_request *const *requests, size
 {
     struct pool *pool = engine;
     pthread_mutex_lock(&pool->lock);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         read_list_append(&pool->waiting, requests[i]);
-    if (count == 1)
+    }
+    if (count == 1) {
         pthread_cond_signal(&pool->work_came);
-    else
+    } else {
         pthread_cond_broadcast(&pool->work_came);
+    }
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -80,12 +82,14 @@ static size_t pool_reap(void *engine, struct read_request **done, size_t max, in
     if (timeout_ms > 0) {
         struct timespec deadline = deadline_after(timeout_ms);
         int error = 0;
-        while (pool->done.first == NULL && !pool->interrupted && error != ETIMEDOUT)
+        while (pool->done.first == NULL && !pool->interrupted && error != ETIMEDOUT) {
             error = pthread_cond_timedwait(&pool->work_done, &pool->lock, &deadline);
+        }
     }
     pool->interrupted = false;
-    while (count < max && (done[count] = read_list_take(&pool->done)) != NULL)
+    while (count < max && (done[count] = read_list_take(&pool->done)) != NULL) {
         count++;
+    }
     pthread_mutex_unlock(&pool->lock);
     return count;
 }
@@ -106,8 +110,9 @@ static void pool_destroy(void *engine)
     pool->stop = true;
     pthread_cond_broadcast(&pool->work_came);
     pthread_mutex_unlock(&pool->lock);
-    for (uint32_t i = 0; i < pool->thread_count; i++)
+    for (uint32_t i = 0; i < pool->thread_count; i++) {
         pthread_join(pool->threads[i], NULL);
+    }
     pthread_cond_destroy(&pool->work_came);
     pthread_cond_destroy(&pool->work_done);
     pthread_mutex_destroy(&pool->lock);
@@ -123,8 +128,9 @@ static int start_threads(struct pool *pool, uint32_t count)
     int error = 0;
     while (pool->thread_count < count && error == 0) {
         error = pthread_create(&pool->threads[pool->thread_count], NULL, run_thread, pool);
-        if (error == 0)
+        if (error == 0) {
             pool->thread_count++;
+        }
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return pool->thread_count > 0 ? 0 : error; /* fewer threads do, too */

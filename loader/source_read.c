@@ -21,8 +21,9 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 
 static void finish(struct read_request *request, int error)
 {
-    if (!request->keep_open && request->fd >= 0)
+    if (!request->keep_open && request->fd >= 0) {
         close(request->fd);
+    }
     request->fd = -1;
     request->error = error;
     request->state = READ_DONE;
@@ -74,12 +75,15 @@ static uint32_t direct_alignment(int fd)
 int read_file_inspect(struct read_file *file, int fd, bool direct)
 {
     struct stat status;
-    if (fstat(fd, &status) < 0)
+    if (fstat(fd, &status) < 0) {
         return errno;
-    if (S_ISDIR(status.st_mode))
+    }
+    if (S_ISDIR(status.st_mode)) {
         return EISDIR;
-    if (!S_ISREG(status.st_mode))
+    }
+    if (!S_ISREG(status.st_mode)) {
         return EINVAL;
+    }
     *file = (struct read_file){
         .fd = fd,
         .size_bytes = (uint64_t)status.st_size,
@@ -93,17 +97,21 @@ int read_file_inspect(struct read_file *file, int fd, bool direct)
 /* Room for need_bytes, aligned for O_DIRECT. What it held is not kept. */
 static bool reserve(struct read_request *request, uint64_t need_bytes)
 {
-    if (need_bytes <= request->buffer_bytes)
+    if (need_bytes <= request->buffer_bytes) {
         return true;
-    if (need_bytes > SIZE_MAX / 2)
+    }
+    if (need_bytes > SIZE_MAX / 2) {
         return false;
+    }
     size_t bytes = BUFFER_BYTES_MIN;
-    while (bytes < need_bytes)
+    while (bytes < need_bytes) {
         bytes += bytes / 2;
+    }
     bytes = round_up(bytes, READ_ALIGNMENT_BYTES);
     void *buffer;
-    if (posix_memalign(&buffer, READ_ALIGNMENT_BYTES, bytes) != 0)
+    if (posix_memalign(&buffer, READ_ALIGNMENT_BYTES, bytes) != 0) {
         return false;
+    }
     free(request->buffer);
     request->buffer = buffer;
     request->buffer_bytes = bytes;
@@ -138,8 +146,9 @@ void read_use_file(struct read_request *request, const struct read_file *file,
     request->size_bytes = length;
     request->done_bytes = 0;
     request->state = READ_BYTES;
-    if (length == 0)
+    if (length == 0) {
         finish(request, 0);
+    }
 }
 
 void read_opened(struct read_request *request, int result, uint64_t file_bytes_max)
@@ -155,10 +164,11 @@ void read_opened(struct read_request *request, int result, uint64_t file_bytes_m
     request->fd = result;
     struct read_file file;
     int error = read_file_inspect(&file, result, request->align_bytes != 0);
-    if (error != 0)
+    if (error != 0) {
         finish(request, error);
-    else
+    } else {
         read_use_file(request, &file, file_bytes_max);
+    }
 }
 
 struct read_span read_next(const struct read_request *request)
@@ -182,8 +192,9 @@ void read_advance(struct read_request *request, ssize_t result)
         /* The file system took the flag and refuses the read. A shard's other readers share this
          * description; their aligned reads are good buffered ones, too. */
         request->align_bytes = 0;
-        if (fcntl(request->fd, F_SETFL, 0) < 0)
+        if (fcntl(request->fd, F_SETFL, 0) < 0) {
             finish(request, errno);
+        }
         return;
     }
     if (result < 0) {
@@ -191,32 +202,36 @@ void read_advance(struct read_request *request, ssize_t result)
         return;
     }
     request->done_bytes += (uint64_t)result;
-    if (request->done_bytes >= needed)
+    if (request->done_bytes >= needed) {
         finish(request, 0);
-    else if (result == 0 ||
-             (request->align_bytes != 0 && request->done_bytes % request->align_bytes != 0))
+    } else if (result == 0 ||
+               (request->align_bytes != 0 && request->done_bytes % request->align_bytes != 0)) {
         finish(request, ENODATA); /* the file became shorter than it was when opened */
+    }
 }
 
 void read_run(struct read_request *request, uint64_t file_bytes_max)
 {
     while (request->state == READ_OPEN) {
         int fd = open(request->path, read_open_flags(request));
-        if (fd >= 0 || errno != EINTR)
+        if (fd >= 0 || errno != EINTR) {
             read_opened(request, fd >= 0 ? fd : -errno, file_bytes_max);
+        }
     }
     while (request->state == READ_BYTES) {
         struct read_span span = read_next(request);
         ssize_t got = pread(request->fd, span.to, span.size_bytes, (off_t)span.offset_bytes);
-        if (got >= 0 || errno != EINTR)
+        if (got >= 0 || errno != EINTR) {
             read_advance(request, got >= 0 ? got : -errno);
+        }
     }
 }
 
 void read_request_trim(struct read_request *request, size_t keep_bytes_max)
 {
-    if (request->buffer_bytes > keep_bytes_max)
+    if (request->buffer_bytes > keep_bytes_max) {
         read_request_clear(request);
+    }
 }
 
 void read_request_clear(struct read_request *request)
@@ -231,17 +246,19 @@ void read_request_clear(struct read_request *request)
 void read_list_append(struct read_list *list, struct read_request *request)
 {
     request->next = NULL;
-    if (list->first == NULL)
+    if (list->first == NULL) {
         list->first = request;
-    else
+    } else {
         list->last->next = request;
+    }
     list->last = request;
 }
 
 struct read_request *read_list_take(struct read_list *list)
 {
     struct read_request *request = list->first;
-    if (request != NULL)
+    if (request != NULL) {
         list->first = request->next;
+    }
     return request;
 }

@@ -21,15 +21,17 @@ struct shard {
 static uint64_t hash_path(const char *path) /* FNV-1a */
 {
     uint64_t hash = 14695981039346656037u;
-    for (; *path != '\0'; path++)
+    for (; *path != '\0'; path++) {
         hash = (hash ^ (uint8_t)*path) * 1099511628211u;
+    }
     return hash;
 }
 
 static void destroy_if_unused(struct shard *shard)
 {
-    if (shard->listed || shard->user_count > 0)
+    if (shard->listed || shard->user_count > 0) {
         return;
+    }
     close(shard->file.fd);
     free(shard);
 }
@@ -46,8 +48,9 @@ static uint32_t find_least_recent(const struct shard_cache *cache)
 {
     uint32_t least = 0;
     for (uint32_t i = 1; i < cache->shard_count; i++) {
-        if (cache->shards[i]->used_at < cache->shards[least]->used_at)
+        if (cache->shards[i]->used_at < cache->shards[least]->used_at) {
             least = i;
+        }
     }
     return least;
 }
@@ -68,8 +71,9 @@ static int open_shard(const struct read_request *request, uint64_t path_hash, st
         opening.align_bytes = 0;
         fd = open(opening.path, read_open_flags(&opening));
     }
-    if (fd < 0)
+    if (fd < 0) {
         return errno;
+    }
     size_t path_bytes = strlen(request->path) + 1;
     struct shard *shard = calloc(1, sizeof *shard + path_bytes);
     int error =
@@ -94,8 +98,9 @@ static struct shard *find_listed(struct shard_cache *cache, const struct read_re
     for (uint32_t i = 0; i < cache->shard_count; i++) {
         struct shard *shard = cache->shards[i];
         if (shard->path_hash != path_hash || shard->direct != request->direct ||
-            strcmp(shard->path, request->path) != 0)
+            strcmp(shard->path, request->path) != 0) {
             continue;
+        }
         /* Look again: somebody may have written to it since. */
         struct stat status;
         bool known = fstat(shard->file.fd, &status) == 0;
@@ -104,8 +109,9 @@ static struct shard *find_listed(struct shard_cache *cache, const struct read_re
             shard->file.mtime_ns =
                 (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
         }
-        if (known && is_expected(&shard->file, request))
+        if (known && is_expected(&shard->file, request)) {
             return shard;
+        }
         unlist(cache, i);
         return NULL;
     }
@@ -119,14 +125,16 @@ int shard_acquire(struct shard_cache *cache, const struct read_request *request,
     struct shard *shard = find_listed(cache, request, path_hash);
     if (shard == NULL) {
         int error = open_shard(request, path_hash, &shard);
-        if (error != 0)
+        if (error != 0) {
             return error;
+        }
         if (!is_expected(&shard->file, request)) {
             destroy_if_unused(shard);
             return ESTALE;
         }
-        if (cache->shard_count == SHARDS_OPEN_MAX)
+        if (cache->shard_count == SHARDS_OPEN_MAX) {
             unlist(cache, find_least_recent(cache));
+        }
         shard->listed = true;
         cache->shards[cache->shard_count++] = shard;
     }
@@ -150,6 +158,7 @@ const struct read_file *shard_file(const struct shard *shard)
 
 void shard_cache_clear(struct shard_cache *cache)
 {
-    while (cache->shard_count > 0)
+    while (cache->shard_count > 0) {
         unlist(cache, cache->shard_count - 1);
+    }
 }

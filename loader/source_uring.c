@@ -39,8 +39,9 @@ static struct io_uring_sqe *next_sqe(struct uring *uring)
 static void arm_interrupt(struct uring *uring)
 {
     struct io_uring_sqe *sqe = next_sqe(uring);
-    if (sqe == NULL)
+    if (sqe == NULL) {
         return;
+    }
     io_uring_prep_poll_add(sqe, uring->interrupt_fd, POLLIN);
     io_uring_sqe_set_data(sqe, NULL);
 }
@@ -74,12 +75,13 @@ static void complete(struct uring *uring, struct read_request *request, int resu
         return;
     }
     /* These say something of the ring or of the thread that submitted, not of the file. */
-    if (result == -EAGAIN || result == -EINTR || result == -ECANCELED)
+    if (result == -EAGAIN || result == -EINTR || result == -ECANCELED) {
         read_run(request, uring->file_bytes_max);
-    else if (request->state == READ_OPEN)
+    } else if (request->state == READ_OPEN) {
         read_opened(request, result, uring->file_bytes_max);
-    else
+    } else {
         read_advance(request, result);
+    }
     queue_next(uring, request);
 }
 
@@ -98,8 +100,9 @@ static void handle_completions(struct uring *uring, size_t max)
             handled++;
         }
         /* A refusal (-EBUSY, -EAGAIN) leaves the operations queued for the next call. */
-        if (io_uring_sq_ready(&uring->ring) > 0)
+        if (io_uring_sq_ready(&uring->ring) > 0) {
             io_uring_submit(&uring->ring);
+        }
         more = handled > 0;
     }
 }
@@ -114,8 +117,9 @@ static int64_t now_ns(void)
 static void uring_submit(void *engine, struct read_request *const *requests, size_t count)
 {
     struct uring *uring = engine;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         queue_next(uring, requests[i]);
+    }
     io_uring_submit(&uring->ring);
 }
 
@@ -125,19 +129,22 @@ static size_t uring_reap(void *engine, struct read_request **done, size_t max, i
     int64_t deadline_ns = timeout_ms > 0 ? now_ns() + (int64_t)timeout_ms * 1000000 : 0;
     for (;;) {
         handle_completions(uring, max);
-        if (uring->done_count > 0 || uring->interrupted || timeout_ms <= 0)
+        if (uring->done_count > 0 || uring->interrupted || timeout_ms <= 0) {
             break;
+        }
         int64_t left_ns = deadline_ns - now_ns();
-        if (left_ns <= 0)
+        if (left_ns <= 0) {
             break;
+        }
         struct __kernel_timespec left = {left_ns / 1000000000, left_ns % 1000000000};
         struct io_uring_cqe *cqe;
         io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &left, NULL);
     }
     uring->interrupted = false;
     size_t count = 0;
-    while (count < max && (done[count] = read_list_take(&uring->done)) != NULL)
+    while (count < max && (done[count] = read_list_take(&uring->done)) != NULL) {
         count++;
+    }
     uring->done_count -= count;
     return count;
 }
@@ -170,8 +177,9 @@ static const char *likely_cause(int error)
 /* What this engine needs that the oldest kernels with io_uring lack; NULL when all is there. */
 static const char *missing_feature(struct io_uring *ring)
 {
-    if ((ring->features & IORING_FEAT_NODROP) == 0 || (ring->features & IORING_FEAT_EXT_ARG) == 0)
+    if ((ring->features & IORING_FEAT_NODROP) == 0 || (ring->features & IORING_FEAT_EXT_ARG) == 0) {
         return "io_uring: this kernel lacks waiting with a timeout (Linux 5.11 has it)";
+    }
     struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
     bool complete = probe != NULL && io_uring_opcode_supported(probe, IORING_OP_OPENAT) &&
                     io_uring_opcode_supported(probe, IORING_OP_READ) &&
@@ -209,11 +217,13 @@ static void *uring_create(uint32_t depth, uint64_t file_bytes_max, char *reason,
     }
     uring->file_bytes_max = file_bytes_max;
     uring->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (uring->interrupt_fd < 0)
+    if (uring->interrupt_fd < 0) {
         snprintf(reason, reason_bytes, "eventfd: %s", strerror(errno));
+    }
     if (uring->interrupt_fd < 0 || open_ring(uring, depth, reason, reason_bytes) != 0) {
-        if (uring->interrupt_fd >= 0)
+        if (uring->interrupt_fd >= 0) {
             close(uring->interrupt_fd);
+        }
         free(uring);
         return NULL;
     }

@@ -1,9 +1,9 @@
 /*
- * index_sections.h - the inside of struct index, for index*.c: the mapped file, section by section.
+ * index_map.h - the inside of struct index, for index*.c: the mapped file, section by section.
  * Everything here has passed index_check().
  */
-#ifndef PENSTOCK_LOADER_INDEX_SECTIONS_H
-#define PENSTOCK_LOADER_INDEX_SECTIONS_H
+#ifndef PENSTOCK_LOADER_INDEX_MAP_H
+#define PENSTOCK_LOADER_INDEX_MAP_H
 
 #include <stdatomic.h>
 #include <stddef.h>
@@ -29,9 +29,14 @@ struct index {
     uint64_t *shard_first; /* shard_count + 1 */
 };
 
+/* Map and check an index file. Takes fd over, also on failure; NULL and *error when it is no good
+ * index or memory is short. The caller has the one reference. */
+struct index *index_map(int fd, struct error *error);
+void index_unmap(struct index *index); /* for index_unref() */
+
 static inline const char *index_string(const struct index *index, uint64_t offset)
 {
     return index->strings + offset;
 }
 
-#endif /* PENSTOCK_LOADER_INDEX_SECTIONS_H */
+#endif /* PENSTOCK_LOADER_INDEX_MAP_H */
