@@ -35,24 +35,25 @@ static void parse(int argc, char **argv, struct arguments *arguments)
     *arguments = (struct arguments){.options.thread_count = 2};
     int i = 1;
     for (; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
-        if (strcmp(argv[i], "--rebuild") == 0)
+        if (strcmp(argv[i], "--rebuild") == 0) {
             arguments->options.rebuild = true;
-        else if (strcmp(argv[i], "--quiet") == 0)
+        } else if (strcmp(argv[i], "--quiet") == 0) {
             arguments->is_quiet = true;
-        else if (strcmp(argv[i], "--cache") == 0 && i + 1 < argc)
+        } else if (strcmp(argv[i], "--cache") == 0 && i + 1 < argc) {
             arguments->options.cache_folder = argv[++i];
-        else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
+        } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
             arguments->options.thread_count = (uint32_t)strtoul(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--field") == 0 && i + 1 < argc &&
-                 arguments->field_count < INDEX_FIELDS_MAX)
+        } else if (strcmp(argv[i], "--field") == 0 && i + 1 < argc &&
+                   arguments->field_count < INDEX_FIELDS_MAX) {
             arguments->fields[arguments->field_count++] = argv[++i];
-        else {
+        } else {
             fprintf(stderr, "indexdump: %s is not understood\n", argv[i]);
             exit(2);
         }
     }
-    if (arguments->options.thread_count == 0)
+    if (arguments->options.thread_count == 0) {
         arguments->options.thread_count = 1;
+    }
     arguments->options.urls = (const char *const *)argv + i;
     arguments->options.url_count = (size_t)(argc - i);
 }
@@ -65,21 +66,25 @@ static int print_samples(const struct index *index, const struct arguments *argu
     size_t count = has_fields ? arguments->field_count : 1;
     struct index_fields *fields;
     if (index_fields_create(index, has_fields ? arguments->fields : image, count, &fields, error) <
-        0)
+        0) {
         return -1;
+    }
     for (uint64_t i = 0; i < index_sample_count(index); i++) {
         struct sample_place place;
         char buffer[8192], label[8192];
-        if (index_sample_place(index, fields, i, &place, buffer, sizeof buffer) < 0)
+        if (index_sample_place(index, fields, i, &place, buffer, sizeof buffer) < 0) {
             continue;
+        }
         index_sample_label(index, i, label, sizeof label);
         printf("%" PRIu64 "\t%" PRId64 "\t%s", index_sample_id(index, i), place.label, label);
-        for (size_t f = 0; f < count && place.is_shard; f++)
-            if (place.field[f].length_bytes == UINT64_MAX)
+        for (size_t f = 0; f < count && place.is_shard; f++) {
+            if (place.field[f].length_bytes == UINT64_MAX) {
                 printf("\t-");
-            else
+            } else {
                 printf("\t%" PRIu64 "+%" PRIu64, place.offset_bytes + place.field[f].offset_bytes,
                        place.field[f].length_bytes);
+            }
+        }
         putchar('\n');
     }
     index_fields_destroy(fields);
@@ -98,16 +103,19 @@ int main(int argc, char **argv)
     int result = index_open(&arguments.options, NULL, &index, &was_built, warning, &error);
     if (result == 0) {
         double took_ms = now_ms() - start_ms;
-        if (warning[0] != '\0')
+        if (warning[0] != '\0') {
             fprintf(stderr, "warning: %s\n", warning);
+        }
         printf("%s\t%" PRIu64 "\t%" PRIu32 "\t%" PRIu32 "\t%" PRIu64 "\t%.3f\n",
                was_built ? "built" : "stored", index_sample_count(index), index_class_count(index),
                index_shard_count(index), index_header(index)->data_bytes, took_ms);
-        if (!arguments.is_quiet)
+        if (!arguments.is_quiet) {
             result = print_samples(index, &arguments, &error);
+        }
         index_unref(index);
     }
-    if (result < 0)
+    if (result < 0) {
         fprintf(stderr, "error: %s: %s\n", error_kind_name(error.kind), error.text);
+    }
     return result < 0 ? 1 : 0;
 }

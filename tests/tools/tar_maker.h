@@ -42,8 +42,9 @@ static inline void maker_sum(struct tar_maker *maker, size_t at)
     uint8_t *block = maker->bytes + at;
     unsigned sum = 0;
     memset(block + 148, ' ', 8);
-    for (size_t i = 0; i < MAKER_BLOCK_BYTES; i++)
+    for (size_t i = 0; i < MAKER_BLOCK_BYTES; i++) {
         sum += block[i];
+    }
     snprintf((char *)block + 148, 8, "%06o", sum);
 }
 
@@ -71,8 +72,9 @@ static inline void maker_data(struct tar_maker *maker, const void *data, size_t 
 {
     size_t padded = (size_bytes + MAKER_BLOCK_BYTES - 1) / MAKER_BLOCK_BYTES * MAKER_BLOCK_BYTES;
     uint8_t *room = maker_grow(maker, padded);
-    if (size_bytes > 0)
+    if (size_bytes > 0) {
         memcpy(room, data, size_bytes);
+    }
 }
 
 static inline void maker_file(struct tar_maker *maker, const char *name, const char *text)

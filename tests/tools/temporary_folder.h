@@ -66,8 +66,9 @@ static inline void temporary_file(const struct temporary_folder *folder, const c
         mkdir(path, 0700);
         *slash = '/';
     }
-    if (path[strlen(path) - 1] == '/')
+    if (path[strlen(path) - 1] == '/') {
         return; /* only folders were wanted */
+    }
     FILE *file = fopen(path, "w");
     assert(file != NULL);
     fputs(text, file);

@@ -75,10 +75,12 @@ static void huge_patterns_are_refused(void **state)
         text_list_clear(&list);
     }
     char nested[4096] = "";
-    for (int i = 0; i < 300; i++)
+    for (int i = 0; i < 300; i++) {
         strcat(nested, "{a,");
-    for (int i = 0; i < 300; i++)
+    }
+    for (int i = 0; i < 300; i++) {
         strcat(nested, "}");
+    }
     struct text_list list = {0};
     assert_int_equal(pattern_expand(nested, &list), -E2BIG);
     text_list_clear(&list);
@@ -102,8 +104,9 @@ static int set_up(void **state)
 {
     struct ground *ground = calloc(1, sizeof *ground);
     strcpy(ground->path, "/tmp/penstock-dataset-XXXXXX");
-    if (mkdtemp(ground->path) == NULL)
+    if (mkdtemp(ground->path) == NULL) {
         return -1;
+    }
     make_file(ground, "a.tar");
     make_file(ground, "b-1.tar");
     make_file(ground, "b-0.tar");
@@ -134,16 +137,18 @@ static void expect_paths(const struct ground *ground, const char *url, enum inde
 {
     char full[1024] = "", text[1024] = "";
     for (const char *at = url; *at != '\0'; at++) {
-        if (*at == '%')
+        if (*at == '%') {
             strcat(full, ground->path);
-        else
+        } else {
             strncat(full, at, 1);
+        }
     }
     struct dataset dataset;
     struct error error;
     const char *urls[] = {full};
-    if (dataset_resolve(urls, 1, &dataset, &error) < 0)
+    if (dataset_resolve(urls, 1, &dataset, &error) < 0) {
         fail_msg("%s", error.text);
+    }
     assert_int_equal(dataset.kind, kind);
     for (size_t i = 0; i < dataset.paths.count; i++) {
         assert_memory_equal(dataset.paths.texts[i], ground->path, strlen(ground->path));
@@ -191,8 +196,9 @@ static void expect_refusal(const char *const *urls, size_t count, const char *pa
     struct error error = {0};
     assert_int_equal(dataset_resolve(urls, count, &dataset, &error), -1);
     assert_int_equal(error.kind, ERROR_DATASET);
-    if (strstr(error.text, part) == NULL)
+    if (strstr(error.text, part) == NULL) {
         fail_msg("\"%s\" does not speak of \"%s\"", error.text, part);
+    }
 }
 
 static void what_cannot_be_used_is_refused(void **state)

@@ -41,8 +41,9 @@ static struct index *open_url(const char *url, const char *cache, bool *was_buil
     struct index *index;
     struct error error;
     char warning[ERROR_TEXT_BYTES];
-    if (index_open(&options, NULL, &index, was_built, warning, &error) < 0)
+    if (index_open(&options, NULL, &index, was_built, warning, &error) < 0) {
         fail_msg("%s", error.text);
+    }
     assert_string_equal(warning, "");
     return index;
 }
@@ -56,8 +57,9 @@ static void expect_refusal(const char *url, const char *part)
     assert_int_equal(index_open(&options, NULL, &index, NULL, NULL, &error), -1);
     assert_int_equal(error.kind, ERROR_DATASET);
     assert_null(index);
-    if (strstr(error.text, part) == NULL)
+    if (strstr(error.text, part) == NULL) {
         fail_msg("\"%s\" does not speak of \"%s\"", error.text, part);
+    }
 }
 
 /* Compare all samples, as "label:name" with the folder left out. */
@@ -90,8 +92,9 @@ static void make_folder(const struct temporary_folder *folder)
         "f/top.jpg",    "f/a/z.bmp",      "f/a/x/Z.tiff",
         "f/none/",      "f/none/x/",      "f/b/jpg",
         "f/b/x.jpg.gz", "f/b/sub/2.pgm",  "f/\xc3\xa9/\xf0\x9f\x90\x88.jpg"};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         temporary_file(folder, files[i], "12345");
+    }
 }
 
 static void folders_are_listed_in_order(void **state)
@@ -150,8 +153,9 @@ static void folders_without_classes_or_images_are_refused(void **state)
     expect_refusal(temporary_path(folder, "empty"), "no folder is inside");
     expect_refusal(temporary_path(folder, "flat"), "FOLDER/CLASS/IMAGE.jpg");
     expect_refusal(temporary_path(folder, "none"), "no image is inside");
-    if (geteuid() == 0)
+    if (geteuid() == 0) {
         return; /* root may read everything */
+    }
     temporary_file(folder, "locked/a/1.jpg", "");
     temporary_file(folder, "locked/b/", "");
     chmod(temporary_path(folder, "locked/b"), 0);
@@ -161,12 +165,13 @@ static void folders_without_classes_or_images_are_refused(void **state)
 static void any_number_of_threads_gives_the_same_bytes(void **state)
 {
     const struct temporary_folder *folder = *state;
-    for (int i = 0; i < 40; i++)
+    for (int i = 0; i < 40; i++) {
         for (int j = 0; j < 20; j++) {
             char name[64];
             snprintf(name, sizeof name, "f/c%d/s%d/%d.jpg", i % 7, i, j * 7919 % 20);
             temporary_file(folder, name, "");
         }
+    }
     char root[256];
     strcpy(root, temporary_path(folder, "f"));
     const char *urls[] = {root};
@@ -189,11 +194,12 @@ static void find_stored(const struct temporary_folder *folder, char *name, size_
     DIR *entries = opendir(temporary_path(folder, "cache/index"));
     assert_non_null(entries);
     name[0] = '\0';
-    for (struct dirent *entry; (entry = readdir(entries)) != NULL;)
+    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
         if (entry->d_name[0] != '.') {
             assert_string_equal(name, "");
             snprintf(name, name_bytes, "cache/index/%s", entry->d_name);
         }
+    }
     closedir(entries);
 }
 
@@ -297,8 +303,9 @@ static void expect_in_memory(const char *url, const char *cache)
     struct index *index;
     char warning[ERROR_TEXT_BYTES];
     struct error error;
-    if (index_open(&options, NULL, &index, NULL, warning, &error) < 0)
+    if (index_open(&options, NULL, &index, NULL, warning, &error) < 0) {
         fail_msg("%s", error.text);
+    }
     assert_non_null(strstr(warning, "kept in memory"));
     assert_true(fcntl(index_fd(index), F_GET_SEALS) & F_SEAL_WRITE);
     assert_int_equal(index_sample_count(index), 12);
@@ -361,7 +368,7 @@ static void processes_may_build_the_same_index(void **state)
     make_folder(folder);
     temporary_age(temporary_path(folder, "f"));
     pid_t children[4];
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         if ((children[i] = fork()) == 0) {
             char root[256], cache[256];
             strcpy(root, temporary_path(folder, "f"));
@@ -376,12 +383,14 @@ static void processes_may_build_the_same_index(void **state)
                 struct index *index;
                 char warning[ERROR_TEXT_BYTES];
                 if (index_open(&options, NULL, &index, NULL, warning, NULL) < 0 ||
-                    warning[0] != '\0' || index_sample_count(index) != 12)
+                    warning[0] != '\0' || index_sample_count(index) != 12) {
                     _exit(1);
+                }
                 index_unref(index);
             }
             _exit(0);
         }
+    }
     for (int i = 0; i < 4; i++) {
         int status;
         assert_int_equal(waitpid(children[i], &status, 0), children[i]);
@@ -494,8 +503,9 @@ static void samples_of_shards_have_fields(void **state)
         struct stat status;
         assert_int_equal(stat(place.path, &status), 0);
         assert_int_equal(place.shard_bytes, status.st_size);
-        for (size_t f = 0; f < 3; f++)
+        for (size_t f = 0; f < 3; f++) {
             expect_field(&place, f, expected[i][f]);
+        }
     }
     index_fields_destroy(fields);
     index_unref(index);

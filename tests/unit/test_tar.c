@@ -57,10 +57,12 @@ static struct result *read_archive(const struct tar_maker *maker)
 static void expect_problem(struct tar_maker *maker, const char *part, uint64_t offset)
 {
     struct result *result = read_archive(maker);
-    if (result->problem == NULL)
+    if (result->problem == NULL) {
         fail_msg("no problem found; expected \"%s\"", part);
-    if (strstr(result->problem, part) == NULL)
+    }
+    if (strstr(result->problem, part) == NULL) {
         fail_msg("\"%s\" does not speak of \"%s\"", result->problem, part);
+    }
     assert_int_equal(result->problem_offset, offset);
     free(result);
     maker_clear(maker);
@@ -69,8 +71,9 @@ static void expect_problem(struct tar_maker *maker, const char *part, uint64_t o
 static struct result *expect_good(struct tar_maker *maker, size_t count)
 {
     struct result *result = read_archive(maker);
-    if (result->problem != NULL)
+    if (result->problem != NULL) {
         fail_msg("%s", result->problem);
+    }
     assert_int_equal(result->count, count);
     maker_clear(maker);
     return result;
@@ -158,13 +161,15 @@ static void links_and_devices_have_no_data(void **state)
 {
     (void)state;
     struct tar_maker maker = {0};
-    for (char type = '1'; type <= '6'; type++)
+    for (char type = '1'; type <= '6'; type++) {
         maker_header(&maker, "../odd", type, 100);
+    }
     maker_file(&maker, "a.jpg", "abc");
     maker_end(&maker);
     struct result *result = expect_good(&maker, 7);
-    for (size_t i = 0; i < 6; i++)
+    for (size_t i = 0; i < 6; i++) {
         assert_false(result->members[i].is_file);
+    }
     assert_true(result->members[6].is_file);
     free(result);
 }
@@ -332,8 +337,9 @@ static void signed_checksums_are_accepted(void **state)
     struct tar_maker maker = {0};
     size_t at = maker_header(&maker, "\xc3\xa9.jpg", '0', 0);
     int sum = 8 * ' ';
-    for (size_t i = 0; i < 512; i++)
+    for (size_t i = 0; i < 512; i++) {
         sum += i >= 148 && i < 156 ? 0 : (int8_t)maker.bytes[at + i];
+    }
     snprintf((char *)maker.bytes + at + 148, 8, "%06o", (unsigned)sum);
     maker_end(&maker);
     free(expect_good(&maker, 1));
