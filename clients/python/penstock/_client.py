@@ -1,0 +1,165 @@
+"""Talking with a daemon: connect, ask, typed errors. What the loader and the CLI stand on.
+
+    with connect() as client:                 # the private daemon, started if need be
+        print(client.request("status"))
+    with connect("/run/penstock/penstock.sock") as client: ...
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import _daemon
+from ._platform import require_linux
+from ._wire import Connection, Disconnected
+from .errors import DaemonError, ProtocolError, UsageError, error_from
+
+PROTOCOL = 1
+_SILENCE_SECONDS_MAX = 120.0
+_ABSENT_RETRY_SECONDS = 0.05
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Client:
+    """A connection that has said hello. Requests from several threads take turns.
+
+    Belongs to the process that made it: in a forked child every request raises Disconnected and
+    the parent's connection stays as it is.
+    """
+
+    def __init__(self, connection: Connection, address: str) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self.address = address
+        #: Whether a session was asked for: a connection carries at most one.
+        self.has_session = False
+        self.hello: dict[str, Any] = self.request(
+            "hello", protocol=PROTOCOL, version=_version(), pid=os.getpid()
+        )
+        if self.hello.get("protocol") != PROTOCOL:
+            raise ProtocolError(
+                f"the daemon at {address} (version {self.hello.get('version')}) speaks protocol "
+                f"{self.hello.get('protocol')}, this client {PROTOCOL}; install the same version "
+                "of both and restart the daemon"
+            )
+
+    def request(self, op: str, **members: Any) -> dict[str, Any]:
+        """Ask and return the answer without its "ok"; raises what the daemon answers.
+
+        Descriptors that come with the answer are closed. Raises Disconnected when the daemon is
+        gone (internal: `call` gives users a DaemonError).
+        """
+        answer, fds = self.request_fds(op, **members)
+        for fd in fds:
+            os.close(fd)
+        return answer
+
+    def request_fds(
+        self,
+        op: str,
+        *,
+        send_fds: Sequence[int] = (),
+        progress: Progress | None = None,
+        **members: Any,
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The same with descriptors both ways; received ones are the caller's to close."""
+        if os.getpid() != self._pid:
+            raise Disconnected("this connection was made by the parent process")
+        with self._lock:
+            if not self._connection.is_open:
+                raise Disconnected("the connection was closed")
+            self._connection.send({"op": op, **members}, send_fds)
+            while True:
+                try:
+                    answer, fds = self._connection.receive(_SILENCE_SECONDS_MAX)
+                except TimeoutError:
+                    raise DaemonError(
+                        f"the daemon at {self.address} has not answered {op!r} for "
+                        f"{_SILENCE_SECONDS_MAX:.0f} s; see its log{self.log_hint()}"
+                    ) from None
+                if "progress" not in answer:
+                    break
+                if progress is not None:
+                    progress(answer["progress"])
+        if answer.pop("ok", False) is True:
+            return answer, fds
+        for fd in fds:
+            os.close(fd)
+        error = answer.get("error") or {}
+        raise error_from(error.get("kind", "internal"), error.get("message", repr(answer)))
+
+    def peer_is_gone(self) -> bool:
+        """Whether the daemon has gone; does not wait."""
+        return os.getpid() != self._pid or self._connection.peer_is_gone()
+
+    def log_hint(self) -> str:
+        log_file = getattr(self, "hello", {}).get("log_file")
+        return f" ({log_file})" if log_file else ""
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def connect(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    retry_seconds: float = 0.0,
+    start: bool = True,
+    options: _daemon.DaemonOptions | None = None,
+) -> Client:
+    """A client of the daemon at `address`, else at ``$PENSTOCK_ADDRESS``, else of the private one.
+
+    `address`: path of a unix socket, also as "unix:PATH".
+    `retry_seconds`: how long an explicit address is tried when nobody is there.
+    `start`: whether a private daemon may be started; without it, DaemonError when there is none.
+    """
+    require_linux()
+    address = address or os.environ.get("PENSTOCK_ADDRESS") or None
+    if address is None:
+        return _daemon.connect_private(Client, options or _daemon.DaemonOptions(), start=start)
+    path = socket_path(address)
+    deadline = time.monotonic() + retry_seconds
+    while True:
+        try:
+            return Client(Connection(path), path)
+        except (OSError, Disconnected) as error:
+            if time.monotonic() < deadline:
+                time.sleep(_ABSENT_RETRY_SECONDS)
+                continue
+            raise DaemonError(
+                f"no daemon answers at {path}: {getattr(error, 'strerror', None) or error}; start "
+                f"one with 'penstock serve --socket {path}', or leave address= out for a private "
+                "one"
+            ) from error
+
+
+def socket_path(address: str | os.PathLike[str]) -> str:
+    """The socket's path of an address; UsageError for kinds that this version does not have."""
+    text = os.fspath(address)
+    scheme, _, rest = text.partition(":")
+    if scheme == "unix":
+        text = rest.removeprefix("//")
+    elif "://" in text or scheme in ("tcp", "tls+tcp"):
+        raise UsageError(
+            f"address {text!r}: this version reaches daemons on the same node only; "
+            "give the path of a unix socket"
+        )
+    return os.path.abspath(text)
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__

@@ -1,0 +1,633 @@
+"""DataLoader: batches of a data set from the daemon, in place of torch's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import _arguments as arguments
+from ._log import log_once, logger
+from ._platform import require_linux
+from ._ranks import Ranks, launcher_run_id, resolve_ranks
+from ._recipe import recipe_from
+from ._state import Cursor, Identity
+from ._stats import Meter, Stats
+from .batch import Batch, register_with_torch
+from .dataset import Dataset
+from .errors import (
+    DatasetError,
+    Error,
+    StateError,
+    TooManyBadSamplesError,
+    UsageError,
+)
+
+SLOTS_DEFAULT, SLOTS_MIN, SLOTS_MAX = 4, 3, 256
+_JOB_BYTES_MAX = 63
+_POLICIES = ("raise", "skip", "zero", "replace")
+
+
+class DataLoader:
+    """Batches of images and labels, read, decoded and transformed by the Penstock daemon.
+
+    The first arguments are those of ``torch.utils.data.DataLoader``, in its order, with its
+    defaults. What would change samples or batches is honoured or refused, never ignored.
+
+    Args:
+        dataset: a path, a list of paths, a :class:`Dataset`, a torchvision ``ImageFolder`` (its
+            transform is translated), or a torch ``Subset`` of one.
+        batch_size: samples per batch and rank.
+        shuffle: False: the data set's order; True or "full": all samples in random order;
+            "window": `shuffle_window` shards at a time, for tars.
+        sampler: torch's SequentialSampler, RandomSampler or DistributedSampler; others, and
+            `batch_sampler` and `collate_fn`, are refused.
+        num_workers: decode threads that may work for this rank at once; 0 or None: no cap.
+        pin_memory: page-locked batches, when there is a CUDA device.
+        drop_last: leave out the samples that do not fill a last batch.
+        timeout: seconds to wait for a batch, 0: without end; then WaitTimeoutError.
+        generator: its initial seed is the seed.
+        prefetch_factor: batch slots, at least 3, default 4: batches made ahead and in use.
+        worker_init_fn, multiprocessing_context, persistent_workers, pin_memory_device, in_order:
+            without effect, as there are no worker processes and batches always come in order.
+
+        transforms: a list of :mod:`penstock.transforms` (or torchvision's); must end in one
+            shape. Default: those of the ImageFolder.
+        seed: 0 to 2^63 - 1, default 0. Order and augmentation follow from it, the epoch and the
+            sample alone.
+        device: "cuda", ...: where batches go; default CPU.
+        rank, world_size: both or none; default torch.distributed, RANK and WORLD_SIZE, or 0 of 1.
+        shard: False gives every rank all samples.
+        global_batch_size: instead of `batch_size`: of all ranks together.
+        last_batch: "even" (default: the rest is split over the ranks), "pad" (fixed shape, see
+            ``batch.valid``) or "drop". No sample counts twice.
+        on_error: what a sample that cannot be made does: "raise", "skip" (shorter batch), "zero"
+            (zero image, label -100), "replace" (another sample).
+        max_errors: share of an epoch's samples, 0 to 1, that may be bad before
+            TooManyBadSamplesError ends it.
+        output: "torch" or "numpy"; default torch if installed.
+        memory_format: "channels_last" for NHWC memory behind the NCHW shape.
+        shuffle_window: shards per window of shuffle="window".
+        prepare, quality: "auto" or "off", "exact" or "fast"; this version always decodes exactly.
+        address: unix socket of a daemon; default ``$PENSTOCK_ADDRESS``, else a private daemon
+            that is started and leaves by itself.
+        job: name under which ranks belong together; default from launcher, data set and seed.
+        batch_map: function of the finished batch; what it returns is given instead.
+
+    ``for batch in loader`` is one epoch from its start, except the first after
+    :meth:`load_state_dict`. See :class:`penstock.Batch` for what a batch is.
+
+    Raises UsageError, UnsupportedTransformError, DatasetError, DaemonError, PlatformError; while
+    iterating SampleError, ReadError, OutOfMemoryError, DaemonError. All are :class:`Error`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | str | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int | None = 0,
+        collate_fn: Any = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Any = None,
+        multiprocessing_context: Any = None,
+        generator: Any = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        transforms: Any = None,
+        seed: int | None = None,
+        device: Any = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        shard: bool = True,
+        global_batch_size: int | None = None,
+        last_batch: str | None = None,
+        on_error: str = "raise",
+        max_errors: float | None = None,
+        output: str | None = None,
+        memory_format: Any = None,
+        shuffle_window: int = 16,
+        prepare: str = "auto",
+        quality: str = "exact",
+        address: str | os.PathLike[str] | None = None,
+        job: str | None = None,
+        batch_map: Callable[[Any], Any] | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self",)}
+        require_linux()
+        self._set_idle()
+        if not isinstance(dataset, Dataset):
+            dataset = Dataset(dataset, address=address)
+        self.dataset = dataset
+        self._given = {**given, "dataset": self.dataset}
+        self._check_batch_size(batch_size, global_batch_size)
+        arguments.check_collate(collate_fn)
+        arguments.note_inert(_inert(given))
+        self.drop_last = bool(drop_last)
+        self._tail = arguments.tail_of(self.drop_last, last_batch)
+        self._sampling = arguments.resolve_sampling(
+            shuffle=shuffle,
+            seed=seed,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            generator=generator,
+            rank=rank,
+            world_size=world_size,
+            drop_last=self.drop_last,
+            dataset_length=lambda: len(self.dataset),
+        )
+        self._shuffle_window = arguments.positive_int("shuffle_window", shuffle_window)
+        self._shard = bool(shard)
+        self.num_workers = 0 if num_workers is None else num_workers
+        arguments.positive_int("num_workers", self.num_workers, minimum=0)
+        self.timeout = _seconds("timeout", timeout)
+        self._slots = _slots(prefetch_factor)
+        self._on_error = arguments.one_of("on_error", on_error, _POLICIES)
+        self._max_errors = _share("max_errors", max_errors)
+        arguments.one_of("prepare", prepare, ("auto", "off"))
+        if arguments.one_of("quality", quality, ("exact", "fast")) == "fast":
+            log_once(30, "quality='fast': this version decodes exactly all the same")
+        self._output = arguments.output_of(output)
+        self._device = arguments.device_of(device, self._output)
+        self.pin_memory = bool(pin_memory)
+        self._layout = arguments.layout_of(memory_format)
+        self._recipe = self._recipe_from(transforms)
+        self._job = _job_text(job)
+        self._batch_map = batch_map
+        self._address = address
+        self._epoch_seen = getattr(self._sampling.epoch_source, "epoch", None)
+        self.sampler = _Sampler(self)
+        if self._output == "torch":
+            register_with_torch()
+        self._connect()
+
+    # ---- construction -------------------------------------------------------------------------
+
+    def _set_idle(self) -> None:
+        self._lock = threading.RLock()
+        self._meter = Meter()
+        self._link: Any = None
+        self._session: Any = None
+        self._ranks: Ranks | None = None
+        self._plan: dict[str, Any] = {}
+        self._cursor = Cursor(0)
+        self._is_resuming = False
+        self._pending_epoch: int | None = None
+        self._iterator: weakref.ref[_EpochIterator] | None = None
+        self._epoch_bad = 0
+        self._pid = os.getpid()
+
+    def _check_batch_size(self, batch_size: Any, global_batch_size: Any) -> None:
+        if global_batch_size is not None:
+            if batch_size not in (None, 1):
+                raise UsageError(
+                    f"batch_size={batch_size} and global_batch_size={global_batch_size}: give one"
+                )
+            self._global_batch_size = arguments.positive_int("global_batch_size", global_batch_size)
+            self._batch_size = None
+        elif batch_size is None:
+            raise UsageError("batch_size=None: samples always come in batches; give at least 1")
+        else:
+            self._batch_size = arguments.positive_int("batch_size", batch_size)
+            self._global_batch_size = None
+
+    def _recipe_from(self, transforms: Any) -> list[dict[str, Any]]:
+        inherited = self.dataset.transform
+        if transforms is not None and inherited is not None:
+            raise UsageError(
+                "the ImageFolder has a transform and the loader transforms=; leave one out"
+            )
+        images = [spec["name"] for spec in self.dataset.field_specs if spec["kind"] == "image"]
+        recipe = recipe_from(inherited if transforms is None else transforms, images)
+        if self._output == "numpy" and _image_dtype(recipe) == "bfloat16":
+            raise UsageError(
+                "NumPy has no bfloat16; use float16 or float32, or output='torch' with PyTorch"
+            )
+        return recipe
+
+    def _connect(self) -> None:
+        from ._link import Link
+
+        self._link = Link(self._address, self.dataset)
+        self._link.get()
+
+    # ---- ranks, length ------------------------------------------------------------------------
+
+    def _resolve(self) -> Ranks:
+        """Find the rank, once, and what this rank gets; logged."""
+        if self._ranks is None:
+            sampling = self._sampling
+            ranks = Ranks(0, 1)
+            if self._shard:
+                ranks = resolve_ranks(sampling.rank, sampling.world_size)
+            plan = self._ask_plan(ranks)
+            if plan["batches_per_epoch"] == 0:
+                raise DatasetError(
+                    f"{self.dataset!r}: an epoch of {plan['samples']:,} samples has no batch of "
+                    f"{self._global(ranks):,} (all ranks) with drop_last=True; lower batch_size, "
+                    "or use drop_last=False"
+                )
+            logger.info(
+                "rank %d of %d: %s of %s samples, %s batches per epoch",
+                ranks.rank,
+                ranks.world,
+                f"{plan['rank_samples']:,}",
+                f"{plan['samples']:,}",
+                f"{plan['batches_per_epoch']:,}",
+            )
+            self._plan, self._ranks = plan, ranks
+        return self._ranks
+
+    def _global(self, ranks: Ranks) -> int:
+        if self._global_batch_size is not None:
+            return self._global_batch_size
+        assert self._batch_size is not None
+        return self._batch_size * ranks.world
+
+    def _order_members(self, ranks: Ranks) -> dict[str, Any]:
+        return {
+            "source": self.dataset.source,
+            "order": self._sampling.order,
+            "window": self._shuffle_window,
+            "seed": self._sampling.seed,
+            "batch": self._global(ranks),
+            "rank": ranks.rank,
+            "world": ranks.world,
+            "tail": self._tail,
+        }
+
+    def _ask_plan(self, ranks: Ranks) -> dict[str, Any]:
+        from ._session import subset_file
+
+        with subset_file(self.dataset.indices) as send_fds:
+            answer, _fds = self._link.request(
+                "plan", send_fds=send_fds, subset=bool(send_fds), **self._order_members(ranks)
+            )
+        return answer
+
+    def _identity(self) -> Identity:
+        return Identity(
+            fingerprint=self.dataset.fingerprint,
+            samples=len(self.dataset),
+            order=self._sampling.order,
+            shuffle_window=self._shuffle_window,
+            seed=self._sampling.seed,
+            global_batch_size=self._global(self._ranks or Ranks(0, 1)),
+        )
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same on every rank."""
+        with self._lock:
+            self._check_process()
+            self._resolve()
+            return self._plan["batches_per_epoch"]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch of this rank; of the largest rank where they differ by one."""
+        if self._batch_size is not None:
+            return self._batch_size
+        world = self._ranks.world if self._ranks is not None else 1
+        if self._ranks is None and self._shard:
+            world = resolve_ranks(self._sampling.rank, self._sampling.world_size).world
+        return -(-self._global(Ranks(0, world)) // world)
+
+    # ---- epochs and state ---------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is running or, after a complete one, the next."""
+        return self._cursor.epoch if self._pending_epoch is None else self._pending_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next ``iter()`` is this epoch's. Without it epochs follow one another anyway.
+
+        The current epoch, or the one that is being prefetched: nothing is discarded, and a
+        position from `load_state_dict` holds.
+        """
+        epoch = arguments.positive_int("epoch", epoch, minimum=0)
+        with self._lock:
+            self._pending_epoch = None if epoch == self._cursor.epoch else epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """A small dict, fit for JSON: where the loader stands after the last batch it gave.
+
+        The same on every rank; valid for any number of ranks. After a complete epoch it is the
+        start of the next.
+        """
+        with self._lock:
+            self._check_process()
+            cursor = self._cursor
+            if self._pending_epoch is not None and self._live_iterator() is None:
+                cursor = Cursor(self._pending_epoch)
+            return self._identity().state_dict(cursor)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at a saved state: the next ``iter()`` begins there, in mid-epoch if need be.
+
+        Raises StateError for a state of another data set, order or seed.
+        """
+        with self._lock:
+            self._check_process()
+            cursor = self._identity().cursor_from(state_dict)
+            self._drop_iterator()
+            self._cursor = cursor
+            self._pending_epoch = None
+            self._is_resuming = True
+
+    def _follow_sampler(self) -> None:
+        """A DistributedSampler's set_epoch is heard like our own."""
+        epoch = getattr(self._sampling.epoch_source, "epoch", None)
+        if epoch != self._epoch_seen:
+            self._epoch_seen = epoch
+            self.set_epoch(int(epoch))
+
+    # ---- iteration ----------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._lock:
+            self._check_process()
+            self._drop_iterator()
+            self._follow_sampler()
+            self._resolve()
+            start = Cursor(self._cursor.epoch)
+            if self._pending_epoch is not None:
+                start = Cursor(self._pending_epoch)
+            elif self._is_resuming:
+                start = self._cursor
+            has_batches = self._open_session().open_at(start)
+            self._pending_epoch, self._is_resuming = None, False
+            self._cursor = start
+            self._epoch_bad = 0
+            self._meter.pause()
+            iterator = _EpochIterator(self, self._identity(), has_batches)
+            if not has_batches:  # a state in the tail that drop_last leaves out
+                self._cursor = Cursor(start.epoch + 1)
+            self._iterator = weakref.ref(iterator)
+            return iterator
+
+    def _open_session(self) -> Any:
+        from ._session import Session
+
+        if self._session is None:
+            ranks = self._resolve()
+            members = {
+                **self._order_members(ranks),
+                "transforms": self._recipe,
+                "layout": self._layout,
+                "fields": self.dataset.field_specs,
+                "on_error": self._on_error,
+                "slots": self._slots,
+                "workers": self.num_workers,
+                "job": self._job_name(),
+                "name": os.path.basename(sys.argv[0] if sys.argv else "")[:200],
+                "cpus": sorted(os.sched_getaffinity(0)),
+            }
+            self._session = Session(self._link, members, self.dataset.indices, self._output)
+        return self._session
+
+    def _job_name(self) -> str:
+        if self._job:
+            return self._job
+        parts = (launcher_run_id(), self.dataset.fingerprint, self._sampling.seed)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+        return f"{os.path.basename(self.dataset.root)[:24]}-{digest}"
+
+    def _next(self, iterator: _EpochIterator) -> Any:
+        with self._lock:
+            if self._live_iterator() is not iterator:
+                raise StateError(
+                    "this iterator has been overtaken: the loader was iterated again, closed or "
+                    "given a state meanwhile; take a loader per loop that runs at the same time"
+                )
+            self._check_process()
+            began = self._meter.began()
+            taken = self._open_session().take(self.timeout)
+            self._cursor = taken.cursor
+            iterator.is_finished = taken.is_last
+            self._meter.ended(began, len(taken.ids), taken.bad_count)
+            if taken.bad_count:
+                self._check_bad(taken)
+            batch = Batch(
+                taken.values,
+                self._session.names,
+                sample_ids=taken.ids,
+                valid=taken.valid,
+                epoch=taken.epoch,
+                step=taken.step,
+                state=(iterator.identity, taken.cursor),
+            )
+        return self._finish(batch)
+
+    def _finish(self, batch: Batch) -> Any:
+        """What happens in the trainer's process: pinning, the device, batch_map."""
+        if self.pin_memory and self._output == "torch":
+            import torch
+
+            if torch.cuda.is_available():
+                batch = batch.pin_memory()
+            else:
+                log_once(20, "pin_memory=True: torch sees no CUDA device, so batches are not")
+        if self._device is not None:
+            batch = batch.to(self._device, non_blocking=self.pin_memory)
+        if self._batch_map is None:
+            return batch
+        result = self._batch_map(batch)
+        if isinstance(result, (tuple, list)) and not isinstance(result, Batch):
+            return batch.replace(result)
+        return result
+
+    def _check_bad(self, taken: Any) -> None:
+        self._epoch_bad += taken.bad_count
+        allowed, samples = self._max_errors, self._plan["rank_samples"]
+        if allowed is not None and self._epoch_bad > allowed * samples:
+            self._drop_iterator()
+            raise TooManyBadSamplesError(
+                f"{self._epoch_bad} of {samples} samples of epoch {taken.epoch} could not be "
+                f"made, more than max_errors={allowed:g} allows; 'penstock errors' names them with "
+                "reasons: mend the files, or raise max_errors"
+            )
+
+    def _live_iterator(self) -> _EpochIterator | None:
+        return self._iterator() if self._iterator is not None else None
+
+    def _drop_iterator(self) -> None:
+        self._iterator = None
+
+    def _check_process(self) -> None:
+        """In a forked child, forget the parent's connection (without touching it)."""
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self._lock = threading.RLock()
+            if self._link is None:
+                self._connect()
+
+    # ---- looking, ending ----------------------------------------------------------------------
+
+    def sample(self, sample_id: int, epoch: int | None = None) -> Batch:
+        """One sample as a batch of `epoch` (default: the current) has it, without batch axis.
+
+        ``image, label = loader.sample(batch.sample_ids[3], epoch=batch.epoch)``. The image has
+        shape (3, height, width). Raises UsageError for an unknown id, SampleError.
+        """
+        from ._sample import read_sample
+
+        with self._lock:
+            self._check_process()
+            epoch = self.epoch if epoch is None else arguments.positive_int("epoch", epoch, 0)
+            return read_sample(
+                self._link,
+                self.dataset,
+                {"transforms": self._recipe, "layout": self._layout, "seed": self._sampling.seed},
+                int(sample_id),
+                epoch,
+                self._output,
+            )
+
+    def stats(self) -> Stats:
+        """What was measured since the loader was made; a dict that prints as one line.
+
+        ``batches, samples, bad_samples`` taken; ``wait_seconds`` in ``next()``, ``wait_ratio`` of
+        the time spent in loops; ``images_per_second`` over that time; ``cache_hit_ratio`` (None
+        without a cache); ``limited_by``: a sentence. Further ones come from the daemon.
+        """
+        with self._lock:
+            daemon = self._session.stats() if self._session is not None else None
+            return self._meter.stats(daemon)
+
+    def close(self) -> None:
+        """Give the ring and the connection back. Held batches stay; iterating opens anew."""
+        with self._lock:
+            self._drop_iterator()
+            if self._session is not None:
+                self._session.close()
+            if self._link is not None:
+                self._link.close()
+
+    def __enter__(self) -> DataLoader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_link", None) is not None:
+            try:
+                self.close()
+            except (Error, OSError):
+                pass  # nobody is left to be told
+
+    def __repr__(self) -> str:
+        return (
+            f"DataLoader({self.dataset!r}, batch_size={self._batch_size or 'of all ranks'}, "
+            f"order={self._sampling.order!r}, seed={self._sampling.seed}, epoch={self.epoch})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "given": self._given,
+            "cursor": self._cursor,
+            "is_resuming": self._is_resuming,
+            "pending_epoch": self._pending_epoch,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["given"])  # type: ignore[misc]
+        self._cursor = state["cursor"]
+        self._is_resuming = state["is_resuming"]
+        self._pending_epoch = state["pending_epoch"]
+
+
+class _EpochIterator:
+    """One pass; a newer one of the same loader overtakes it."""
+
+    def __init__(self, loader: DataLoader, identity: Identity, has_batches: bool) -> None:
+        self._loader = loader
+        self.identity = identity
+        self.is_finished = not has_batches
+
+    def __iter__(self) -> _EpochIterator:
+        return self
+
+    def __next__(self) -> Any:
+        if self.is_finished:
+            raise StopIteration
+        return self._loader._next(self)
+
+
+class _Sampler:
+    """What training scripts expect of ``loader.sampler``."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = weakref.proxy(loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._loader.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Samples of this rank in an epoch."""
+        self._loader._resolve()
+        return self._loader._plan["rank_samples"]
+
+
+def _inert(given: dict[str, Any]) -> dict[str, Any]:
+    defaults = {
+        "worker_init_fn": None,
+        "multiprocessing_context": None,
+        "persistent_workers": False,
+        "pin_memory_device": "",
+        "in_order": True,
+    }
+    return {name: given[name] for name, default in defaults.items() if given[name] != default}
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise UsageError(f"{name}={value!r}: give seconds of at least 0")
+    return float(value)
+
+
+def _share(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise UsageError(f"{name}={value!r}: give a share of the samples, 0 to 1")
+    return float(value)
+
+
+def _slots(prefetch_factor: Any) -> int:
+    if prefetch_factor is None:
+        return SLOTS_DEFAULT
+    value = arguments.positive_int("prefetch_factor", prefetch_factor)
+    if value > SLOTS_MAX:
+        raise UsageError(f"prefetch_factor={value}: give at most {SLOTS_MAX}")
+    return max(value, SLOTS_MIN)
+
+
+def _job_text(job: Any) -> str:
+    if job is None:
+        return ""
+    if not isinstance(job, str) or not 0 < len(job.encode()) <= _JOB_BYTES_MAX:
+        raise UsageError(f"job={job!r}: give a name of 1 to {_JOB_BYTES_MAX} bytes")
+    return job
+
+
+def _image_dtype(recipe: list[dict[str, Any]]) -> str:
+    dtype = "uint8"
+    for step in recipe:
+        if step["op"] == "ToDtype":
+            dtype = step["dtype"]
+        elif step["op"] == "Normalize" and dtype == "uint8":
+            dtype = "float32"
+    return dtype
