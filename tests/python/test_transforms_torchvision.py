@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 np = pytest.importorskip("numpy")
+PIL = pytest.importorskip("PIL")
 Image = pytest.importorskip("PIL.Image")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -19,7 +20,12 @@ TOOL = pathlib.Path(os.environ.get("PENSTOCK_BUILD", ROOT / "build/release")) / 
 DATA = pathlib.Path(os.environ.get("PENSTOCK_SHARED_DATA", ROOT.parent / "shared/data"))
 SHARED_SAMPLES = 24
 
-pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"{TOOL} is not built")
+pytestmark = [
+    pytest.mark.skipif(not TOOL.exists(), reason=f"{TOOL} is not built"),
+    pytest.mark.skipif(
+        int(PIL.__version__.split(".")[0]) < 13, reason="Pillow before 13 resizes columns first"
+    ),
+]
 
 try:
     import torch
