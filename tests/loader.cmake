@@ -4,10 +4,20 @@
 unit_test(permutation penstock_plan m)
 unit_test(plan penstock_plan)
 unit_test(source penstock_source Threads::Threads)
+unit_test(source_refused penstock_source)
 
 # index
 unit_test(tar penstock_index)
 unit_test(dataset penstock_index)
 unit_test(index penstock_index)
+unit_test(index_store penstock_index)
+unit_test(index_tar penstock_index)
+add_executable(indexdump tools/indexdump.c) # used by python/test_index.py
+target_link_libraries(indexdump PRIVATE penstock_index penstock_flags)
 fuzz_target(tar penstock_index)
 fuzz_target(index penstock_index)
+
+# daemon
+unit_test(request penstock_loader)
+unit_test(pipeline penstock_loader penstock_client_static jpeg_samples)
+fuzz_target(request penstock_loader)
