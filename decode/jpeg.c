@@ -243,6 +243,18 @@ static bool is_smoothed(const struct jpeg_decompress_struct *codec)
     return false;
 }
 
+/* Before 3.0.1 libjpeg-turbo smoothed two sorts of images wrongly at the edges of blocks, those
+ * with vertical subsampling and those of a component two blocks wide, and so gives other pixels
+ * than the newer one in Pillow. */
+static bool is_smoothed_wrongly(const struct jpeg_decompress_struct *codec)
+{
+    bool is_affected = codec->max_v_samp_factor > 1;
+    for (int i = 0; i < codec->num_components; i++) {
+        is_affected = is_affected || codec->comp_info[i].width_in_blocks == 2;
+    }
+    return is_affected && LIBJPEG_TURBO_VERSION_NUMBER < 3000001 && is_smoothed(codec);
+}
+
 /* Tell libjpeg the columns; *left becomes the first column that rows will hold. */
 static void crop_columns(struct jpeg_reader *reader, JDIMENSION *left)
 {
@@ -305,6 +317,11 @@ enum decode_status jpeg_reader_start(struct jpeg_reader *reader, struct image_re
     codec->progress = &reader->progress;
     jpeg_start_decompress(codec);
     codec->progress = NULL;
+    if (is_smoothed_wrongly(codec)) {
+        return decode_fail(error, DECODE_UNSUPPORTED, offset_now(reader),
+                           "an incomplete progressive JPEG, which libjpeg-turbo before 3.0.1 "
+                           "does not smooth exactly");
+    }
     JDIMENSION left = 0;
     if (!is_smoothed(codec)) {
         crop_columns(reader, &left);
