@@ -66,14 +66,17 @@ static void run_trainer(struct ring *ring, const struct handoff *handoff, uint32
     penstock_ring *trainer;
     double *ages_us = calloc(count, sizeof *ages_us);
     if (ages_us == NULL || penstock_ring_open(dup(ring_memory_fd(ring)), dup(ring_release_fd(ring)),
-                                              ring_region_bytes(ring), &trainer) != PENSTOCK_OK)
+                                              ring_region_bytes(ring), &trainer) != PENSTOCK_OK) {
         fail("bench_ring: trainer");
+    }
     for (uint32_t i = 0; i < count; i++) {
         penstock_lease *lease;
-        while (penstock_ring_wait(trainer, handoff->spin_us, 100) != PENSTOCK_OK)
+        while (penstock_ring_wait(trainer, handoff->spin_us, 100) != PENSTOCK_OK) {
             continue;
-        if (penstock_ring_take(trainer, &lease) != PENSTOCK_OK)
+        }
+        if (penstock_ring_take(trainer, &lease) != PENSTOCK_OK) {
             fail("bench_ring: take");
+        }
         uint64_t taken_ns = now_ns();
         penstock_batch_info info;
         penstock_lease_describe(lease, &info);
@@ -83,8 +86,9 @@ static void run_trainer(struct ring *ring, const struct handoff *handoff, uint32
     const char *bytes = (const char *)ages_us;
     for (size_t left = count * sizeof *ages_us; left > 0;) {
         ssize_t written = write(out_fd, bytes, left);
-        if (written <= 0)
+        if (written <= 0) {
             fail("bench_ring: write");
+        }
         bytes += written;
         left -= (size_t)written;
     }
@@ -104,9 +108,10 @@ static void run_daemon(struct ring *ring, const struct handoff *handoff, uint32_
             slot = ring_claim(ring);
         }
         *ring_slot_header(ring, (uint32_t)slot) = (struct slot_header){.step = i};
-        if (handoff->written)
+        if (handoff->written) {
             memset(ring_slot_base(ring, (uint32_t)slot) + LAYOUT_PAGE_BYTES, (int)i,
                    handoff->slot_bytes - LAYOUT_PAGE_BYTES);
+        }
         ring_publish(ring, (uint32_t)slot);
     }
 }
@@ -116,20 +121,24 @@ static void measure(const struct handoff *handoff, uint32_t count, double *ages_
 {
     struct ring *ring;
     int pipe_fds[2];
-    if (ring_create(SLOTS, handoff->slot_bytes, &ring) != 0 || pipe(pipe_fds) != 0)
+    if (ring_create(SLOTS, handoff->slot_bytes, &ring) != 0 || pipe(pipe_fds) != 0) {
         fail("bench_ring: ring");
+    }
     pid_t trainer = fork();
-    if (trainer < 0)
+    if (trainer < 0) {
         fail("bench_ring: fork");
-    if (trainer == 0)
+    }
+    if (trainer == 0) {
         run_trainer(ring, handoff, count, pipe_fds[1]);
+    }
     close(pipe_fds[1]);
     run_daemon(ring, handoff, count);
     char *bytes = (char *)ages_us;
     for (size_t left = count * sizeof *ages_us; left > 0;) {
         ssize_t got = read(pipe_fds[0], bytes, left);
-        if (got <= 0)
+        if (got <= 0) {
             fail("bench_ring: read");
+        }
         bytes += got;
         left -= (size_t)got;
     }
@@ -161,12 +170,13 @@ int main(int argc, char **argv)
     bool json = false;
     int rounds = 5;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0)
+        if (strcmp(argv[i], "--json") == 0) {
             json = true;
-        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+        } else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) {
             rounds = atoi(argv[++i]);
-        else
+        } else {
             rounds = 0;
+        }
     }
     if (rounds < 1 || rounds > ROUNDS_MAX) {
         fprintf(stderr, "usage: bench_ring [--json] [--rounds N]\n");
@@ -174,20 +184,24 @@ int main(int argc, char **argv)
     }
     uint32_t count = (uint32_t)rounds * BATCHES_PER_ROUND;
     double *ages_us = calloc((size_t)HANDOFFS * count, sizeof *ages_us);
-    if (ages_us == NULL)
+    if (ages_us == NULL) {
         fail("bench_ring");
+    }
     for (int round = 0; round < rounds; round++) {
-        for (size_t i = 0; i < HANDOFFS; i++)
+        for (size_t i = 0; i < HANDOFFS; i++) {
             measure(&handoffs[i], BATCHES_PER_ROUND,
                     ages_us + i * count + (size_t)round * BATCHES_PER_ROUND);
+        }
     }
-    if (json)
+    if (json) {
         printf("{\"batches\": %u, \"cases\": [", count);
-    else
+    } else {
         printf("publishing to taking, us, of %u batches\n%-24s %9s %9s %9s %9s\n", count, "", "p50",
                "p99", "p99.9", "greatest");
-    for (size_t i = 0; i < HANDOFFS; i++)
+    }
+    for (size_t i = 0; i < HANDOFFS; i++) {
         print_case(&handoffs[i], ages_us + i * count, count, json, i == 0);
+    }
     printf("%s", json ? "]}\n" : "");
     free(ages_us);
     return 0;

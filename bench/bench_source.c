@@ -63,8 +63,9 @@ static void drop_pages(const struct file_list *files)
 {
     for (size_t i = 0; i < files->count; i++) {
         int fd = open(files->paths[i], O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
+        if (fd < 0) {
             continue;
+        }
         posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
         close(fd);
     }
@@ -76,8 +77,9 @@ static void read_all(struct bench *bench, struct source *source, struct read_req
 {
     struct read_request *free_requests[DEPTH_MAX];
     size_t free_count = bench->depth, next = 0, done_count = 0;
-    for (size_t i = 0; i < bench->depth; i++)
+    for (size_t i = 0; i < bench->depth; i++) {
         free_requests[i] = &requests[i];
+    }
     while (done_count < bench->files.count) {
         struct read_request *group[DEPTH_MAX];
         size_t group_count = 0;
@@ -108,8 +110,9 @@ static void measure(struct bench *bench, enum pages pages, uint32_t engine, uint
         exit(1);
     }
     read_all(bench, source, requests, false); /* into the cache; and buffers grow */
-    if (pages != PAGES_CACHED)
+    if (pages != PAGES_CACHED) {
         drop_pages(&bench->files);
+    }
     bench->bytes_read = 0;
     double cpu = cpu_us(), wall = now_us();
     read_all(bench, source, requests, pages == PAGES_DIRECT);
@@ -119,10 +122,12 @@ static void measure(struct bench *bench, enum pages pages, uint32_t engine, uint
     figures->cpu_us[round] = cpu / (double)bench->files.count;
     figures->wall_us[round] = wall / (double)bench->files.count;
     figures->mebibytes_per_second[round] = (double)bench->bytes_read / 1.048576 / wall;
-    if (engines[engine] != source_engine(source) && round == 0)
+    if (engines[engine] != source_engine(source) && round == 0) {
         fprintf(stderr, "bench_source: %s\n", source_engine_reason(source));
-    for (size_t i = 0; i < bench->depth; i++)
+    }
+    for (size_t i = 0; i < bench->depth; i++) {
         read_request_clear(&requests[i]);
+    }
     free(requests);
     source_destroy(source);
 }
@@ -138,31 +143,34 @@ static void print_spread(const struct bench *bench, const char *name, double *va
     qsort(values, bench->rounds, sizeof *values, compare_doubles);
     double median = values[bench->rounds / 2], least = values[0];
     double greatest = values[bench->rounds - 1];
-    if (bench->json)
+    if (bench->json) {
         printf(", \"%s\": {\"median\": %.2f, \"least\": %.2f, \"greatest\": %.2f}", name, median,
                least, greatest);
-    else
+    } else {
         printf("  %9.1f (%.1f .. %.1f)", median, least, greatest);
+    }
 }
 
 static void print_all(struct bench *bench)
 {
     double mean_bytes = (double)bench->bytes_read / (double)bench->files.count;
-    if (bench->json)
+    if (bench->json) {
         printf("{\"files\": %zu, \"mean_bytes\": %.0f, \"depth\": %u, \"errors\": %llu, "
                "\"cases\": [",
                bench->files.count, mean_bytes, bench->depth, (unsigned long long)bench->errors);
-    else
+    } else {
         printf("%zu files of %.0f bytes, %u at a time, %llu errors\n"
                "%-28s  CPU us/file            wall us/file           MiB/s\n",
                bench->files.count, mean_bytes, bench->depth, (unsigned long long)bench->errors, "");
+    }
     for (int i = 0; i < CASES; i++) {
         const char *engine = engines[i % ENGINES] == SOURCE_URING ? "io_uring" : "pread";
         const char *pages = pages_names[i / ENGINES];
-        if (bench->json)
+        if (bench->json) {
             printf("%s{\"engine\": \"%s\", \"from\": \"%s\"", i > 0 ? ", " : "", engine, pages);
-        else
+        } else {
             printf("%-16s %-10s", pages, engine);
+        }
         print_spread(bench, "cpu_us", bench->figures[i].cpu_us);
         print_spread(bench, "wall_us", bench->figures[i].wall_us);
         print_spread(bench, "mebibytes_per_second", bench->figures[i].mebibytes_per_second);
@@ -194,14 +202,15 @@ static void read_list(struct file_list *files)
 static bool parse(struct bench *bench, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0)
+        if (strcmp(argv[i], "--json") == 0) {
             bench->json = true;
-        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+        } else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc) {
             bench->rounds = (uint32_t)atoi(argv[++i]);
-        else if (strcmp(argv[i], "--depth") == 0 && i + 1 < argc)
+        } else if (strcmp(argv[i], "--depth") == 0 && i + 1 < argc) {
             bench->depth = (uint32_t)atoi(argv[++i]);
-        else
+        } else {
             return false;
+        }
     }
     return bench->rounds >= 1 && bench->rounds <= ROUNDS_MAX && bench->depth >= 1 &&
            bench->depth <= DEPTH_MAX - 8;
@@ -210,8 +219,9 @@ static bool parse(struct bench *bench, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct bench *bench = calloc(1, sizeof *bench);
-    if (bench == NULL)
+    if (bench == NULL) {
         return 1;
+    }
     bench->depth = 32;
     bench->rounds = 5;
     if (!parse(bench, argc, argv)) {
@@ -224,12 +234,14 @@ int main(int argc, char **argv)
         return 2;
     }
     for (uint32_t round = 0; round < bench->rounds; round++) {
-        for (int i = 0; i < CASES; i++)
+        for (int i = 0; i < CASES; i++) {
             measure(bench, (enum pages)(i / ENGINES), (uint32_t)(i % ENGINES), round);
+        }
     }
     print_all(bench);
-    for (size_t i = 0; i < bench->files.count; i++)
+    for (size_t i = 0; i < bench->files.count; i++) {
         free(bench->files.paths[i]);
+    }
     free(bench->files.paths);
     free(bench);
     return 0;

@@ -75,7 +75,7 @@ def _rotated(names, by):
 def run_all(root, runs, core_counts, rounds, logs):
     """`runs`: name -> (python, runner, make_spec(core_count)). All results, by cores and name."""
     results = {count: {name: [] for name in runs} for count in core_counts}
-    failures = {}
+    failures = _rehearse(root, runs, core_counts[-1], logs)
     names = list(runs)
     for number in range(rounds):
         for count in core_counts:
@@ -99,6 +99,21 @@ def run_all(root, runs, core_counts, rounds, logs):
                     f"{1000 * result['cpu_seconds_per_image']:.2f} ms CPU an image"
                 )
     return results, failures
+
+
+def _rehearse(root, runs, core_count, logs):
+    """One short run of each, not counted. Afterwards all programs and libraries are in the page
+    cache, indexes and compiled code are made, and who can't run is known: name -> reason."""
+    failures = {}
+    for name, (python, runner, make_spec) in runs.items():
+        spec = {**make_spec(core_count), "seconds": 0.1, "warmup_batches": 1, "warmup_seconds": 0}
+        cpus = machine.pick_cores(core_count)
+        try:
+            run_once(root, python, runner, spec, cpus, logs / f"{name}.log")
+        except Failed as error:
+            failures[name] = str(error)
+            say(f"{name}: left out: {error}")
+    return failures
 
 
 def _spread(values):

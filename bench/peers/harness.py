@@ -18,6 +18,7 @@ The spec, a JSON object in the first argument:
     antialias       whether shrinking filters first; a peer without the choice ignores it
     seconds         least length of the timed part
     warmup_batches, warmup_seconds   both must be over before the timed part starts
+    cache           a folder that stays from run to run, for a loader's index
     scratch         a folder of this run's own
 """
 

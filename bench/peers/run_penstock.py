@@ -30,6 +30,7 @@ def _batches(loader, as_bytes):
 
 def open_stream(spec):
     os.environ["XDG_RUNTIME_DIR"] = spec["scratch"]  # a daemon of this run's own
+    os.environ["PENSTOCK_CACHE"] = spec["cache"]  # where the index is, from the run before
     as_bytes = spec["dtype"] == "uint8"
     loader = penstock.DataLoader(
         spec["images"],
