@@ -87,8 +87,9 @@ static void *allocate(size_t size_bytes)
 
 static void corpus_add(struct corpus *corpus, const uint8_t *bytes, size_t size_bytes)
 {
-    if (corpus->seed_count == SEEDS_MAX)
+    if (corpus->seed_count == SEEDS_MAX) {
         return;
+    }
     uint8_t *copy = allocate(size_bytes);
     memcpy(copy, bytes, size_bytes);
     corpus->seeds[corpus->seed_count++] = (struct seed){copy, size_bytes};
@@ -117,18 +118,21 @@ static void corpus_add_path(struct corpus *corpus, const char *path, uint8_t *bu
         char name[4096];
         struct stat status;
         int length = snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
-        if (length < (int)sizeof name && stat(name, &status) == 0 && S_ISREG(status.st_mode))
+        if (length < (int)sizeof name && stat(name, &status) == 0 && S_ISREG(status.st_mode)) {
             corpus_add_file(corpus, name, buffer);
+        }
     }
     closedir(folder);
 }
 
 static void corpus_add_built_in(struct corpus *corpus, uint8_t *buffer)
 {
-    if (fuzz_seed == NULL)
+    if (fuzz_seed == NULL) {
         return;
-    for (size_t i = 0, size; (size = fuzz_seed(i, buffer, SEED_BYTES_MAX)) > 0; i++)
+    }
+    for (size_t i = 0, size; (size = fuzz_seed(i, buffer, SEED_BYTES_MAX)) > 0; i++) {
         corpus_add(corpus, buffer, size);
+    }
 }
 
 static uint64_t random_next(uint64_t *state) /* splitmix64 */
@@ -159,8 +163,9 @@ static size_t change_once(const struct corpus *corpus, uint64_t *state, uint8_t 
 {
     size_t at = random_place(state, size);
     size_t run = 1 + random_below(state, size - at < 64 ? size - at : 64);
-    if (size == 0 || at + run > size)
+    if (size == 0 || at + run > size) {
         run = size - at;
+    }
     switch (random_next(state) % 8) {
     case 0: /* cut the end */ return random_below(state, size + 1);
     case 1: /* remove a run */
@@ -181,10 +186,11 @@ static size_t change_once(const struct corpus *corpus, uint64_t *state, uint8_t 
         memset(bytes + at, edge_bytes[random_below(state, sizeof edge_bytes)], run & 7);
         return size;
     default: /* bits and bytes */
-        if (size > 0 && (random_next(state) & 1) != 0)
+        if (size > 0 && (random_next(state) & 1) != 0) {
             bytes[at] ^= (uint8_t)(1u << random_below(state, 8));
-        else if (size > 0)
+        } else if (size > 0) {
             bytes[at] = (uint8_t)random_next(state);
+        }
         return size;
     }
 }
@@ -206,8 +212,9 @@ static void run_changed(const struct corpus *corpus, uint64_t seed, uint64_t num
     size_t size = from->size_bytes;
     memcpy(buffer, from->bytes, size);
     size_t change_count = 1 + random_below(&state, 1 + random_below(&state, CHANGES_MAX));
-    for (size_t i = 0; i < change_count; i++)
+    for (size_t i = 0; i < change_count; i++) {
         size = change_once(corpus, &state, buffer, size, SEED_BYTES_MAX);
+    }
     run_exact(buffer, size);
 }
 
@@ -230,8 +237,9 @@ static void corpus_dump(const struct corpus *corpus, const char *folder)
 static bool option(const char *argument, const char *name, const char **value)
 {
     size_t length = strlen(name);
-    if (strncmp(argument, name, length) != 0 || argument[length] != '=')
+    if (strncmp(argument, name, length) != 0 || argument[length] != '=') {
         return false;
+    }
     *value = argument + length + 1;
     return true;
 }
@@ -241,18 +249,19 @@ static void parse(int argc, char **argv, struct options *options, struct corpus 
 {
     for (int i = 1; i < argc; i++) {
         const char *value = NULL;
-        if (option(argv[i], "-runs", &value))
+        if (option(argv[i], "-runs", &value)) {
             options->run_count = strtoull(value, NULL, 10);
-        else if (option(argv[i], "-seed", &value))
+        } else if (option(argv[i], "-seed", &value)) {
             options->seed = strtoull(value, NULL, 10);
-        else if (option(argv[i], "-first", &value))
+        } else if (option(argv[i], "-first", &value)) {
             options->first_run = strtoull(value, NULL, 10);
-        else if (option(argv[i], "-dump", &value))
+        } else if (option(argv[i], "-dump", &value)) {
             options->dump_folder = value;
-        else if (argv[i][0] == '-')
+        } else if (argv[i][0] == '-') {
             fprintf(stderr, "run_corpus: %s is libFuzzer's, ignored\n", argv[i]);
-        else
+        } else {
             corpus_add_path(corpus, argv[i], buffer);
+        }
     }
 }
 
@@ -263,22 +272,26 @@ int main(int argc, char **argv)
     uint8_t *buffer = allocate(SEED_BYTES_MAX);
     corpus->seed_count = 0;
     corpus_add_built_in(corpus, buffer);
-    if (corpus->seed_count == 0)
+    if (corpus->seed_count == 0) {
         corpus_add(corpus, buffer, 0);
+    }
     parse(argc, argv, &options, corpus, buffer);
     report_crashes();
-    if (options.dump_folder != NULL)
+    if (options.dump_folder != NULL) {
         corpus_dump(corpus, options.dump_folder);
-    for (size_t i = 0; i < corpus->seed_count && options.first_run == 0; i++)
+    }
+    for (size_t i = 0; i < corpus->seed_count && options.first_run == 0; i++) {
         run_exact(corpus->seeds[i].bytes, corpus->seeds[i].size_bytes);
+    }
     for (uint64_t i = 0; i < options.run_count; i++) {
         current_run = options.first_run + i;
         run_changed(corpus, options.seed, current_run, buffer);
     }
     printf("run_corpus: %zu seeds and %" PRIu64 " changed inputs, nothing found\n",
            corpus->seed_count, options.run_count);
-    for (size_t i = 0; i < corpus->seed_count; i++)
+    for (size_t i = 0; i < corpus->seed_count; i++) {
         free(corpus->seeds[i].bytes);
+    }
     free(corpus);
     free(buffer);
     return 0;

@@ -35,26 +35,33 @@ static uint8_t *decode(struct image_reader *reader, const uint8_t *bytes, size_t
                        struct image_rect *region, uint32_t band_rows, struct image_info *info,
                        struct decode_error *error)
 {
-    if (image_open(reader, bytes, size_bytes, info, error) != DECODE_OK)
+    if (image_open(reader, bytes, size_bytes, info, error) != DECODE_OK) {
         return NULL;
-    if (region->width_px == 0)
+    }
+    if (region->width_px == 0) {
         *region = (struct image_rect){0, 0, info->width_px, info->height_px};
-    if (image_start(reader, *region, error) != DECODE_OK)
+    }
+    if (image_start(reader, *region, error) != DECODE_OK) {
         return NULL;
+    }
     size_t row_bytes = (size_t)region->width_px * 3;
     uint8_t *pixels = malloc(row_bytes * region->height_px);
     for (size_t y = 0; pixels != NULL;) {
         const uint8_t *rows = NULL;
         size_t stride_bytes = 0;
         uint32_t count = 0;
-        if (image_band(reader, band_rows, &rows, &stride_bytes, &count, error) != DECODE_OK)
+        if (image_band(reader, band_rows, &rows, &stride_bytes, &count, error) != DECODE_OK) {
             break;
-        for (uint32_t i = 0; i < count; i++, y++)
+        }
+        for (uint32_t i = 0; i < count; i++, y++) {
             memcpy(pixels + y * row_bytes, rows + i * stride_bytes, row_bytes);
-        if (count == 0 && image_finish(reader, error) != DECODE_OK)
+        }
+        if (count == 0 && image_finish(reader, error) != DECODE_OK) {
             break;
-        if (count == 0)
+        }
+        if (count == 0) {
             return pixels;
+        }
     }
     free(pixels);
     return NULL;

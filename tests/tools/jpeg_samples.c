@@ -15,8 +15,9 @@ static uint32_t random_next(uint64_t *state)
 static void *allocate(size_t size_bytes)
 {
     void *memory = malloc(size_bytes);
-    if (memory == NULL)
+    if (memory == NULL) {
         abort();
+    }
     return memory;
 }
 
@@ -28,8 +29,9 @@ static void fill_row(uint8_t *row, const struct jpeg_sample *sample, uint32_t y,
         uint64_t cell = sample->seed * 31 + (x / 7) * 977 + (y / 5) * 131071;
         uint32_t color = random_next(&cell);
         uint32_t noise = (color >> 28 & 1) != 0 ? random_next(state) & 63 : 0;
-        for (int c = 0; c < channels; c++)
+        for (int c = 0; c < channels; c++) {
             *row++ = (uint8_t)((color >> (8 * c)) + noise);
+        }
     }
 }
 
@@ -77,12 +79,14 @@ uint8_t *jpeg_sample_make(const struct jpeg_sample *sample, size_t *size_bytes)
     set_sampling(&codec, sample);
     codec.arith_code = sample->is_arithmetic;
     codec.restart_interval = sample->restart_interval;
-    if (sample->is_progressive)
+    if (sample->is_progressive) {
         jpeg_simple_progression(&codec);
+    }
     if (sample->is_split) {
-        for (int i = 0; i < codec.num_components; i++)
+        for (int i = 0; i < codec.num_components; i++) {
             scans[i] = (jpeg_scan_info){
                 .comps_in_scan = 1, .component_index = {i}, .Ss = 0, .Se = 63, .Ah = 0, .Al = 0};
+        }
         codec.scan_info = scans;
         codec.num_scans = codec.num_components;
     }
@@ -115,12 +119,13 @@ uint8_t *jpeg_sample_decode(const uint8_t *bytes, size_t size_bytes)
     uint8_t *row = allocate(width * channels);
     for (uint8_t *out = pixels; codec.output_scanline < codec.output_height;) {
         jpeg_read_scanlines(&codec, &row, 1);
-        for (size_t x = 0; x < width; x++)
+        for (size_t x = 0; x < width; x++) {
             for (size_t c = 0; c < 3; c++) {
                 const uint8_t *in = row + x * channels;
                 double ink = channels == 4 ? (255 - in[c]) * (double)in[3] / 255 : 0;
                 *out++ = channels == 4 ? (uint8_t)(in[3] - (int)(ink + 0.5)) : in[c];
             }
+        }
     }
     jpeg_finish_decompress(&codec);
     jpeg_destroy_decompress(&codec);

@@ -27,8 +27,9 @@ static enum decode_status decode_region(struct image_reader *reader, const uint8
     size_t row_bytes = (size_t)region.width_px * 3;
     *pixels = NULL;
     enum decode_status status = image_open(reader, bytes, size_bytes, &info, error);
-    if (status != DECODE_OK || (status = image_start(reader, region, error)) != DECODE_OK)
+    if (status != DECODE_OK || (status = image_start(reader, region, error)) != DECODE_OK) {
         return status;
+    }
     *pixels = malloc(row_bytes * region.height_px);
     assert_non_null(*pixels);
     for (uint32_t y = 0;;) {
@@ -36,17 +37,21 @@ static enum decode_status decode_region(struct image_reader *reader, const uint8
         size_t stride_bytes = 0;
         uint32_t count_max = 1 + random_below(40), count = 0;
         status = image_band(reader, count_max, &rows, &stride_bytes, &count, error);
-        if (status != DECODE_OK)
+        if (status != DECODE_OK) {
             return status;
+        }
         assert_true(count <= count_max && count <= region.height_px - y);
         assert_int_equal(count == 0, y == region.height_px);
-        if (count == 0)
+        if (count == 0) {
             return image_finish(reader, error);
-        for (uint32_t i = 0; i < count; i++)
+        }
+        for (uint32_t i = 0; i < count; i++) {
             memcpy(*pixels + (size_t)(y + i) * row_bytes, rows + i * stride_bytes, row_bytes);
+        }
         uint8_t sum = 0;
-        for (int i = 0; i < 64; i++) /* readable, as promised; the sanitizer watches */
+        for (int i = 0; i < 64; i++) { /* readable, as promised; the sanitizer watches */
             sum = (uint8_t)(sum + rows[(count - 1) * stride_bytes + row_bytes + (size_t)i]);
+        }
         (void)sum;
         y += count;
     }
@@ -72,10 +77,12 @@ static bool is_equal(const uint8_t *full, uint32_t width_px, struct image_rect r
                      const uint8_t *pixels)
 {
     size_t row_bytes = (size_t)region.width_px * 3;
-    for (uint32_t y = 0; y < region.height_px; y++)
+    for (uint32_t y = 0; y < region.height_px; y++) {
         if (memcmp(full + ((size_t)(region.y_px + y) * width_px + region.x_px) * 3,
-                   pixels + y * row_bytes, row_bytes) != 0)
+                   pixels + y * row_bytes, row_bytes) != 0) {
             return false;
+        }
+    }
     return true;
 }
 
@@ -98,7 +105,7 @@ static void check_sample(struct image_reader *reader, const struct jpeg_sample *
         uint8_t *pixels = NULL;
         enum decode_status status =
             decode_region(reader, bytes, size_bytes, region, &pixels, &error);
-        if (status != DECODE_OK || !is_equal(full, sample->width_px, region, pixels))
+        if (status != DECODE_OK || !is_equal(full, sample->width_px, region, pixels)) {
             fail_msg("%ux%u color %d sampling %u%u,%u%u,%u%u progressive %d split %d arithmetic %d "
                      "restart %u: region %u,%u %ux%u: %s",
                      sample->width_px, sample->height_px, (int)sample->color,
@@ -107,6 +114,7 @@ static void check_sample(struct image_reader *reader, const struct jpeg_sample *
                      sample->is_progressive, sample->is_split, sample->is_arithmetic,
                      sample->restart_interval, region.x_px, region.y_px, region.width_px,
                      region.height_px, error.reason);
+        }
         free(pixels);
     }
     free(full);
@@ -138,18 +146,21 @@ static void check_kinds(const struct jpeg_sample *base, uint32_t region_count)
 {
     struct image_reader *reader = image_reader_create(NULL);
     assert_non_null(reader);
-    for (size_t s = 0; s < SAMPLING_COUNT; s++)
+    for (size_t s = 0; s < SAMPLING_COUNT; s++) {
         for (size_t i = 0; i < SIZE_COUNT; i++) {
             struct jpeg_sample sample = *base;
             memcpy(sample.sampling, samplings[s], sizeof sample.sampling);
             sample.width_px = sizes[i][0];
             sample.height_px = sizes[i][1];
             sample.seed = s * 100 + i;
-            if (sample.color == SAMPLE_CMYK || sample.color == SAMPLE_YCCK)
-                if (sample.sampling[3][0] == 0)
+            if (sample.color == SAMPLE_CMYK || sample.color == SAMPLE_YCCK) {
+                if (sample.sampling[3][0] == 0) {
                     continue; /* more blocks in an MCU than the format allows */
+                }
+            }
             check_sample(reader, &sample, region_count);
         }
+    }
     image_reader_destroy(reader);
 }
 
@@ -198,7 +209,7 @@ static void test_grey(void **state)
     (void)state;
     static const uint8_t factors[][2] = {{1, 1}, {2, 2}, {4, 1}, {1, 3}};
     struct image_reader *reader = image_reader_create(NULL);
-    for (size_t f = 0; f < 4; f++)
+    for (size_t f = 0; f < 4; f++) {
         for (size_t i = 0; i < SIZE_COUNT * 2; i++) {
             struct jpeg_sample sample = {.width_px = sizes[i / 2][0],
                                          .height_px = sizes[i / 2][1],
@@ -208,6 +219,7 @@ static void test_grey(void **state)
             memcpy(sample.sampling[0], factors[f], 2);
             check_sample(reader, &sample, 12);
         }
+    }
     image_reader_destroy(reader);
 }
 
@@ -222,7 +234,7 @@ static void test_every_column(void **state)
         size_t size_bytes = 0;
         uint8_t *bytes = jpeg_sample_make(&sample, &size_bytes);
         uint8_t *full = jpeg_sample_decode(bytes, size_bytes);
-        for (uint32_t x = 0; x < 83; x++)
+        for (uint32_t x = 0; x < 83; x++) {
             for (uint32_t width = 1; width <= 83 - x; width += width < 4 ? 1 : 13) {
                 uint8_t *pixels = NULL;
                 struct image_rect region = {x, x % 19, width, 19 - x % 19};
@@ -231,6 +243,7 @@ static void test_every_column(void **state)
                 assert_true(is_equal(full, 83, region, pixels));
                 free(pixels);
             }
+        }
         free(full);
         free(bytes);
     }
@@ -253,8 +266,9 @@ static void test_every_row(void **state)
             struct image_rect region = {3, y, 30, 71 - y};
             assert_int_equal(decode_region(reader, bytes, size_bytes, region, &pixels, NULL),
                              DECODE_OK);
-            if (!is_equal(full, 41, region, pixels))
+            if (!is_equal(full, 41, region, pixels)) {
                 fail_msg("sampling %zu, first row %u", s, y);
+            }
             free(pixels);
         }
         free(full);
@@ -298,8 +312,9 @@ static void test_nothing_is_carried_over(void **state)
     uint8_t *bytes = jpeg_sample_make(&sample, &size_bytes);
     assert_int_equal(refuse(reader, bytes, size_bytes, &error), DECODE_OK);
     for (size_t i = 2; bytes[i + 1] != 0xda;) { /* make every table a comment */
-        if (bytes[i + 1] == 0xdb)
+        if (bytes[i + 1] == 0xdb) {
             bytes[i + 1] = 0xfe;
+        }
         i += 2u + (size_t)(bytes[i + 2] << 8) + bytes[i + 3];
     }
     assert_int_equal(refuse(reader, bytes, size_bytes, &error), DECODE_CORRUPT);
@@ -349,8 +364,9 @@ static void test_not_an_image(void **state)
         struct decode_error error;
         const uint8_t *bytes = (const uint8_t *)cases[i].bytes;
         assert_int_equal(refuse(reader, bytes, cases[i].size_bytes, &error), cases[i].status);
-        if (cases[i].reason != NULL)
+        if (cases[i].reason != NULL) {
             assert_string_equal(error.reason, cases[i].reason);
+        }
     }
     image_reader_destroy(reader);
 }
