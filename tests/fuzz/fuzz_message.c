@@ -36,8 +36,9 @@ static uint32_t draw(struct stream *stream)
 static size_t frame_length(const struct stream *stream)
 {
     uint32_t length;
-    if (stream->size_bytes - stream->frame_begin < LENGTH_BYTES)
+    if (stream->size_bytes - stream->frame_begin < LENGTH_BYTES) {
         return SIZE_MAX;
+    }
     memcpy(&length, stream->bytes + stream->frame_begin, LENGTH_BYTES);
     return length;
 }
@@ -56,8 +57,9 @@ static void send_piece(struct stream *stream, int socket_fd)
     size_t frame_end = length < stream->size_bytes ? stream->frame_begin + LENGTH_BYTES + length
                                                    : stream->size_bytes;
     size = size < piece_max ? size : piece_max;
-    if (stream->sent_bytes + size > frame_end)
+    if (stream->sent_bytes + size > frame_end) {
         size = frame_end - stream->sent_bytes;
+    }
     struct iovec piece = {(void *)(stream->bytes + stream->sent_bytes), size};
     struct msghdr header = {.msg_iov = &piece, .msg_iovlen = 1};
     uint32_t fd_count = draw(stream) % 16 < 12 ? 0 : draw(stream) % (MESSAGE_FDS_MAX + 2);
@@ -68,8 +70,9 @@ static void send_piece(struct stream *stream, int socket_fd)
         part->cmsg_level = SOL_SOCKET;
         part->cmsg_type = SCM_RIGHTS;
         part->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-        for (uint32_t i = 0; i < fd_count; i++)
+        for (uint32_t i = 0; i < fd_count; i++) {
             memcpy(CMSG_DATA(part) + i * sizeof(int), &socket_fd, sizeof(int));
+        }
     }
     ssize_t sent = sendmsg(socket_fd, &header, MSG_NOSIGNAL);
     assert(sent == (ssize_t)size);
@@ -106,8 +109,9 @@ static void check_message(struct stream *stream, struct message *message)
     assert(memcmp(message->bytes, content, message->length_bytes) == 0);
     assert(message->bytes[message->length_bytes] == '\0');
     assert(message->fd_count == stream->frame_fds);
-    if (message->length_bytes <= ECHO_BYTES_MAX)
+    if (message->length_bytes <= ECHO_BYTES_MAX) {
         check_echo(message);
+    }
     message_clear(message);
     stream->frame_begin = stream->sent_bytes;
     stream->frame_fds = 0;
@@ -119,8 +123,9 @@ static void check_stream(struct stream *stream, const int *ends, struct message_
     int result = 0;
     while (result >= 0 && stream->sent_bytes < stream->size_bytes) {
         send_piece(stream, ends[0]);
-        while ((result = message_receive(reader, ends[1], &message)) == 1)
+        while ((result = message_receive(reader, ends[1], &message)) == 1) {
             check_message(stream, &message);
+        }
     }
     if (result < 0) {
         size_t length = frame_length(stream);
@@ -138,15 +143,17 @@ static void check_stream(struct stream *stream, const int *ends, struct message_
 static int lowest_free_fd(void)
 {
     int fd = dup(STDIN_FILENO);
-    if (fd >= 0)
+    if (fd >= 0) {
         close(fd);
+    }
     return fd;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size_bytes)
 {
-    if (size_bytes < 4)
+    if (size_bytes < 4) {
         return 0;
+    }
     int free_before = lowest_free_fd();
     struct stream stream = {.bytes = bytes + 4, .size_bytes = size_bytes - 4};
     memcpy(&stream.random, bytes, 4);
@@ -173,8 +180,9 @@ size_t fuzz_seed(size_t index, uint8_t *buffer, size_t size_max_bytes)
         {"wxyz\x01\0\0\x01{", 9},
         {"1234\0\0\0\x01{\"op\":1}", 16},
     };
-    if (index >= sizeof seeds / sizeof *seeds)
+    if (index >= sizeof seeds / sizeof *seeds) {
         return 0;
+    }
     size_t size =
         seeds[index].size_bytes < size_max_bytes ? seeds[index].size_bytes : size_max_bytes;
     memcpy(buffer, seeds[index].bytes, size);

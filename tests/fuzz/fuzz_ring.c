@@ -46,8 +46,9 @@ static uint32_t next_u8(struct session *session)
 static uint32_t next_u32(struct session *session)
 {
     uint32_t value = 0;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         value = value << 8 | next_u8(session);
+    }
     return value;
 }
 
@@ -59,8 +60,9 @@ static uint32_t next_slot(struct session *session)
 static void check_usage(const struct session *session)
 {
     uint32_t count[3] = {0};
-    for (uint32_t i = 0; i < session->model.slot_count; i++)
+    for (uint32_t i = 0; i < session->model.slot_count; i++) {
         count[session->model.slots[i].state]++;
+    }
     struct ring_usage usage = ring_usage(session->ring);
     assert(usage.free_count == count[FREE]);
     assert(usage.filling_count == count[FILLING]);
@@ -86,8 +88,9 @@ static void do_publish(struct session *session)
 {
     uint32_t slot = next_slot(session);
     struct model *model = &session->model;
-    if (model->slots[slot].state != FILLING)
+    if (model->slots[slot].state != FILLING) {
         return;
+    }
     ring_publish(session->ring, slot);
     model->slots[slot].state = PUBLISHED;
     model->slots[slot].generation++;
@@ -101,8 +104,9 @@ static void do_publish(struct session *session)
 static void do_abandon(struct session *session)
 {
     uint32_t slot = next_slot(session);
-    if (session->model.slots[slot].state != FILLING)
+    if (session->model.slots[slot].state != FILLING) {
         return;
+    }
     ring_abandon(session->ring, slot);
     session->model.slots[slot].state = FREE;
 }
@@ -130,12 +134,14 @@ static void do_rewind(struct session *session)
     uint32_t taken = how < 128 ? (uint32_t)in_stream - how % 16 : next_u32(session);
     bool valid = taken <= in_stream && in_stream - taken <= model->slot_count;
     assert((ring_rewind(session->ring, taken) == 0) == valid);
-    if (!valid)
+    if (!valid) {
         return;
+    }
     for (uint32_t i = 0; i < model->slot_count; i++) {
         if (model->slots[i].state == PUBLISHED &&
-            model->slots[i].published_as >= model->stream_begin + taken)
+            model->slots[i].published_as >= model->stream_begin + taken) {
             model->slots[i].state = FREE;
+        }
     }
     model->stream_begin = model->published_count;
     model->stream++;
@@ -182,8 +188,9 @@ static void try_trainer(struct session *session)
     for (int i = 0; i < 3; i++) {
         penstock_lease *lease;
         penstock_ring_wait(trainer, 0, 0);
-        if (penstock_ring_take(trainer, &lease) != PENSTOCK_OK)
+        if (penstock_ring_take(trainer, &lease) != PENSTOCK_OK) {
             break;
+        }
         penstock_batch_info info;
         penstock_lease_describe(lease, &info);
         assert(info.slot_index < LAYOUT_SLOTS_MAX);
@@ -219,8 +226,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size_bytes)
     session.memory = mmap(NULL, session.memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                           ring_memory_fd(session.ring), 0);
     assert(session.memory != MAP_FAILED);
-    for (int i = 0; i < OPERATIONS_MAX && session.input < session.input_end; i++)
+    for (int i = 0; i < OPERATIONS_MAX && session.input < session.input_end; i++) {
         do_next(&session);
+    }
     munmap(session.memory, session.memory_bytes);
     ring_destroy(session.ring);
     return 0;
@@ -235,8 +243,9 @@ size_t fuzz_seed(size_t index, uint8_t *buffer, size_t size_max_bytes)
         {0, 0, 1, 2, 0, 8, 3, 0, 0, 4, 0, 1, 2, 3, 4, 7, 0, 200, 1, 2, 3, 4, 5, 9},
         {4, 0, 1, 2, 0, 8, 0, 255, 5, 9, 0, 1, 2, 1, 7, 1, 0, 5, 6, 0, 0, 1, 2, 2},
     };
-    if (index >= sizeof seeds / sizeof *seeds || size_max_bytes < sizeof *seeds)
+    if (index >= sizeof seeds / sizeof *seeds || size_max_bytes < sizeof *seeds) {
         return 0;
+    }
     memcpy(buffer, seeds[index], sizeof *seeds);
     return sizeof *seeds;
 }

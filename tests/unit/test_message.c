@@ -26,8 +26,9 @@ static int open_fd_count(void)
 {
     int count = 0;
     DIR *folder = opendir("/proc/self/fd");
-    while (readdir(folder) != NULL)
+    while (readdir(folder) != NULL) {
         count++;
+    }
     closedir(folder);
     return count;
 }
@@ -36,8 +37,9 @@ static int link_open(void **state)
 {
     struct link *link = calloc(1, sizeof *link);
     link->fds_before = open_fd_count();
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, link->ends) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, link->ends) < 0) {
         return -1;
+    }
     link->reader = message_reader_create();
     link->writer = message_writer_create();
     *state = link;
@@ -78,8 +80,9 @@ static void send_with_fds(const struct link *link, const void *bytes, size_t siz
     part->cmsg_level = SOL_SOCKET;
     part->cmsg_type = SCM_RIGHTS;
     part->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-    for (size_t i = 0; i < fd_count; i++)
+    for (size_t i = 0; i < fd_count; i++) {
         memcpy(CMSG_DATA(part) + i * sizeof(int), &link->ends[0], sizeof(int));
+    }
     assert_int_equal(sendmsg(link->ends[0], &header, 0), size_bytes);
 }
 
@@ -129,8 +132,9 @@ static void test_the_largest_message_passes(void **state)
     struct link *link = *state;
     struct message message;
     char *bytes = malloc(MESSAGE_BYTES_MAX + 1);
-    for (size_t i = 0; i <= MESSAGE_BYTES_MAX; i++)
+    for (size_t i = 0; i <= MESSAGE_BYTES_MAX; i++) {
         bytes[i] = (char)(i * 31 >> 3);
+    }
     assert_int_equal(message_queue(link->writer, bytes, MESSAGE_BYTES_MAX + 1, NULL, 0), -EMSGSIZE);
     assert_int_equal(message_queue(link->writer, bytes, MESSAGE_BYTES_MAX, NULL, 0), 0);
     assert_int_equal(message_queue(link->writer, "x", 1, NULL, 0), -ENOBUFS);

@@ -45,8 +45,9 @@ static int pair_open(void **state)
 {
     struct pair *pair = calloc(1, sizeof *pair);
     *state = pair;
-    if (ring_create(SLOTS, SLOT_BYTES, &pair->daemon) != 0)
+    if (ring_create(SLOTS, SLOT_BYTES, &pair->daemon) != 0) {
         return -1;
+    }
     return open_trainer(pair->daemon, &pair->trainer);
 }
 
@@ -63,8 +64,9 @@ static int pair_close(void **state)
 static bool publish(struct ring *daemon, uint64_t step)
 {
     int slot = ring_claim(daemon);
-    if (slot < 0)
+    if (slot < 0) {
         return false;
+    }
     *ring_slot_header(daemon, (uint32_t)slot) = (struct slot_header){
         .step = step, .place_count = 2, .epoch = 3, .next_position = step + 1, .valid_count = 1};
     memset(ring_slot_base(daemon, (uint32_t)slot) + LAYOUT_PAGE_BYTES, (int)(step & 0xff),
@@ -79,8 +81,9 @@ static uint64_t lease_step(const penstock_lease *lease)
     penstock_lease_describe(lease, &info);
     const uint8_t *bytes = info.base + LAYOUT_PAGE_BYTES;
     for (size_t i = 0; i < SLOT_BYTES - LAYOUT_PAGE_BYTES; i++) {
-        if (bytes[i] != (info.step & 0xff))
+        if (bytes[i] != (info.step & 0xff)) {
             return UINT64_MAX;
+        }
     }
     return info.step;
 }
@@ -238,6 +241,8 @@ static void test_wait_ends_at_its_timeout(void **state)
     assert_int_equal(penstock_ring_wait(pair->trainer, 100, 30), PENSTOCK_TIMED_OUT);
     uint64_t slept = now_ns() - begin;
     assert_true(slept >= 29 * 1000000u && slept < 2000 * 1000000u);
+    uint64_t waited_ns = ring_waited_ns(pair->daemon); /* the trainer tells the daemon */
+    assert_true(waited_ns >= 29 * 1000000u && waited_ns <= slept);
     assert_int_equal(penstock_ring_wait(pair->trainer, 1000000, 5), PENSTOCK_TIMED_OUT);
     assert_int_equal(penstock_ring_wait(pair->trainer, -1, 5), PENSTOCK_INVALID);
     assert_int_equal(penstock_ring_wait(pair->trainer, 0, -5), PENSTOCK_INVALID);
@@ -253,11 +258,13 @@ static void test_a_signal_ends_the_wait(void **state)
     struct pair *pair = *state;
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART}, old;
     sigaction(SIGALRM, &action, &old);
-    struct itimerval timer = {.it_value = {.tv_usec = 20000}};
+    /* Again and again: the first may come before the wait has begun. */
+    struct itimerval timer = {{.tv_usec = 20000}, {.tv_usec = 20000}}, none = {0};
     setitimer(ITIMER_REAL, &timer, NULL);
     uint64_t begin = now_ns();
     assert_int_equal(penstock_ring_wait(pair->trainer, 0, 20000), PENSTOCK_TIMED_OUT);
     assert_true(now_ns() - begin < 10000 * 1000000u);
+    setitimer(ITIMER_REAL, &none, NULL);
     sigaction(SIGALRM, &old, NULL);
 }
 
@@ -290,13 +297,15 @@ static void test_two_processes(void **state)
     struct pair *pair = *state;
     enum { BATCHES = 5000 };
     pid_t child = fork();
-    if (child == 0)
+    if (child == 0) {
         run_daemon(pair->daemon, BATCHES);
+    }
     penstock_lease *held[2] = {NULL, NULL};
     for (uint64_t step = 0; step < BATCHES; step++) {
         penstock_status status = PENSTOCK_TIMED_OUT;
-        for (int i = 0; status == PENSTOCK_TIMED_OUT && i < 200; i++)
+        for (int i = 0; status == PENSTOCK_TIMED_OUT && i < 200; i++) {
             status = penstock_ring_wait(pair->trainer, step % 3 == 0 ? 50 : 0, 100);
+        }
         assert_int_equal(status, PENSTOCK_OK);
         penstock_lease *lease;
         assert_int_equal(penstock_ring_take(pair->trainer, &lease), PENSTOCK_OK);
@@ -309,6 +318,42 @@ static void test_two_processes(void **state)
     penstock_lease_unref(held[0]);
     penstock_lease_unref(held[1]);
     assert_exits_with(child, 0);
+}
+
+static int compare_ages(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+static void test_a_sleeping_trainer_is_woken(void **state)
+{
+    struct pair *pair = *state;
+    enum { BATCHES = 41 };
+    pid_t child = fork();
+    if (child == 0) {
+        for (uint64_t step = 0; step < BATCHES; step++) {
+            nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+            while (!publish(pair->daemon, step)) {
+                ring_collect(pair->daemon);
+            }
+        }
+        _exit(0);
+    }
+    uint64_t ages_ns[BATCHES];
+    for (int i = 0; i < BATCHES; i++) {
+        penstock_lease *lease;
+        penstock_batch_info info;
+        assert_int_equal(penstock_ring_wait(pair->trainer, 0, 30000), PENSTOCK_OK);
+        assert_int_equal(penstock_ring_take(pair->trainer, &lease), PENSTOCK_OK);
+        penstock_lease_describe(lease, &info);
+        ages_ns[i] = now_ns() - info.ready_ns;
+        penstock_lease_unref(lease);
+    }
+    assert_exits_with(child, 0);
+    /* Typically 10 us; the median of a busy machine is still far from any polling interval. */
+    qsort(ages_ns, BATCHES, sizeof *ages_ns, compare_ages);
+    assert_true(ages_ns[BATCHES / 2] < 20 * 1000000u);
 }
 
 /* ------------------------------------------------------------------------------------- fork */
@@ -347,8 +392,9 @@ static void *drop_references(void *argument)
 {
     penstock_lease **leases = argument;
     for (int i = 0; i < SLOTS; i++) {
-        if (lease_step(leases[i]) == UINT64_MAX)
+        if (lease_step(leases[i]) == UINT64_MAX) {
             return leases;
+        }
         penstock_lease_ref(leases[i]);
         penstock_lease_unref(leases[i]);
         penstock_lease_unref(leases[i]);
@@ -365,16 +411,19 @@ static void test_references_are_dropped_from_any_thread(void **state)
         for (int i = 0; i < SLOTS; i++) {
             assert_true(publish(pair->daemon, (uint64_t)i));
             assert_int_equal(penstock_ring_take(pair->trainer, &leases[i]), PENSTOCK_OK);
-            for (int thread = 1; thread < THREADS; thread++)
+            for (int thread = 1; thread < THREADS; thread++) {
                 penstock_lease_ref(leases[i]);
+            }
         }
         pthread_t threads[THREADS];
-        for (int i = 0; i < THREADS; i++)
+        for (int i = 0; i < THREADS; i++) {
             assert_int_equal(pthread_create(&threads[i], NULL, drop_references, leases), 0);
+        }
         /* The daemon looks all the while. */
         uint32_t collected = 0;
-        while (collected < SLOTS)
+        while (collected < SLOTS) {
             collected += ring_collect(pair->daemon);
+        }
         for (int i = 0; i < THREADS; i++) {
             void *failed;
             pthread_join(threads[i], &failed);
@@ -397,6 +446,7 @@ int main(void)
         PAIR_TEST(test_wait_ends_at_its_timeout),
         PAIR_TEST(test_a_signal_ends_the_wait),
         PAIR_TEST(test_two_processes),
+        PAIR_TEST(test_a_sleeping_trainer_is_woken),
         PAIR_TEST(test_a_forked_child_never_releases),
         PAIR_TEST(test_references_are_dropped_from_any_thread),
     };

@@ -131,8 +131,9 @@ static void test_slots_return_in_any_order(void **state)
     (void)state;
     struct ring *ring = new_ring(4);
     struct peer peer = peer_map(ring);
-    for (uint64_t k = 0; k < 4; k++)
+    for (uint64_t k = 0; k < 4; k++) {
         publish_next(ring, k);
+    }
     assert_int_equal(ring_claim(ring), -1);
     peer_release(&peer, ring, 2);
     peer_release(&peer, ring, 0);
@@ -281,7 +282,10 @@ static void *scribble(void *argument)
             place = LAYOUT_PAGE_BYTES / sizeof *words + slot;
             size_t generation = slots_word + slot * slot_words +
                                 offsetof(struct slot_header, generation) / sizeof *words;
-            value = atomic_load_explicit(&words[generation], memory_order_relaxed) + draw % 3 / 2;
+            value = atomic_load_explicit(&words[generation], memory_order_relaxed);
+            if ((draw & 4) != 0) { /* the header may be scribbled over already */
+                value = (uint32_t)(random_next(&random) >> 20) % 4096;
+            }
         }
         atomic_store_explicit(&words[place], value, memory_order_relaxed);
     }
@@ -307,13 +311,15 @@ static void do_anything(struct ring *ring, struct model *model, uint64_t draw)
         break;
     }
     case 1:
-        if (model->filling[slot])
+        if (model->filling[slot]) {
             ring_abandon(ring, slot);
+        }
         model->filling[slot] = false;
         break;
     case 2:
-        if ((draw >> 24) % 16 != 0)
+        if ((draw >> 24) % 16 != 0) {
             break;
+        }
         if (ring_rewind(ring, model->published_count - (draw >> 32) % 10) == 0) {
             model->published_count = 0;
             model->rewound_count++;
@@ -332,8 +338,9 @@ static void do_anything(struct ring *ring, struct model *model, uint64_t draw)
         int claimed = ring_claim(ring);
         assert_true((claimed < 0) == (before.free_count == 0));
         assert_true(claimed < SCRIBBLED_SLOTS && (claimed < 0 || !model->filling[claimed]));
-        if (claimed >= 0)
+        if (claimed >= 0) {
             model->filling[claimed] = true;
+        }
     }
     }
 }
@@ -346,8 +353,9 @@ static void work_under_scribbling(struct ring *ring, struct model *model)
         do_anything(ring, model, random_next(&random) >> 8);
         struct ring_usage after = ring_usage(ring);
         uint32_t filling_count = 0;
-        for (uint32_t i = 0; i < SCRIBBLED_SLOTS; i++)
+        for (uint32_t i = 0; i < SCRIBBLED_SLOTS; i++) {
             filling_count += model->filling[i];
+        }
         assert_int_equal(after.filling_count, filling_count);
         assert_int_equal(after.free_count + after.filling_count + after.published_count,
                          SCRIBBLED_SLOTS);
@@ -362,8 +370,9 @@ static void test_scribbling_disturbs_only_the_scribbler(void **state)
     struct model model = {0};
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
-    for (int i = 0; i < 1000 && model.freed_count == 0; i++) /* it may get a core late */
+    for (int i = 0; i < 1000 && model.freed_count == 0; i++) { /* it may get a core late */
         work_under_scribbling(ring, &model);
+    }
     assert_true(model.freed_count > 0); /* the scribbler did hit, and freed its own slots */
     assert_true(model.rewound_count > 0);
     atomic_store(&scribbler.stop, true);

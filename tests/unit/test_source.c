@@ -7,17 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,8 +54,9 @@ static uint8_t byte_at(uint64_t offset)
 static void put_file(const char *name, size_t size_bytes)
 {
     uint8_t *bytes = malloc(size_bytes + 1);
-    for (size_t i = 0; i < size_bytes; i++)
+    for (size_t i = 0; i < size_bytes; i++) {
         bytes[i] = byte_at(i);
+    }
     FILE *file = fopen(path_of(name), "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(bytes, 1, size_bytes, file), size_bytes);
@@ -74,8 +69,9 @@ static void read_one(struct source *source, struct read_request *request)
 {
     struct read_request *done = NULL;
     source_submit(source, &request, 1);
-    while (source_reap(source, &done, 1, 1000) == 0)
+    while (source_reap(source, &done, 1, 1000) == 0) {
         continue;
+    }
     assert_ptr_equal(done, request);
 }
 
@@ -84,11 +80,13 @@ static void assert_bytes(const struct read_request *request, uint64_t offset, si
     assert_int_equal(request->error, 0);
     assert_int_equal(request->size_bytes, size_bytes);
     for (size_t i = 0; i < size_bytes; i++) {
-        if (request->bytes[i] != byte_at(offset + i))
+        if (request->bytes[i] != byte_at(offset + i)) {
             fail_msg("byte %zu differs", i);
+        }
     }
-    for (size_t i = 0; i < 64; i++)
+    for (size_t i = 0; i < 64; i++) {
         assert_int_equal(request->bytes[size_bytes + i], 0);
+    }
 }
 
 static void assert_fails(struct source *source, struct read_request *request, int error)
@@ -145,9 +143,10 @@ static void test_many_at_once(void **state)
         for (int round = 0; round < 20; round++) {
             source_submit(source, pointers, DEPTH);
             size_t count = 0;
-            while (count < DEPTH)
+            while (count < DEPTH) {
                 count +=
                     source_reap(source, done + count, 7 < DEPTH - count ? 7 : DEPTH - count, 1000);
+            }
             for (int i = 0; i < DEPTH; i++) {
                 size_t number = (size_t)((char(*)[16])done[i]->owner - names);
                 assert_ptr_equal(done[i], &requests[number]);
@@ -155,8 +154,9 @@ static void test_many_at_once(void **state)
             }
         }
         assert_int_equal(source_reap(source, done, DEPTH, 0), 0);
-        for (int i = 0; i < DEPTH; i++)
+        for (int i = 0; i < DEPTH; i++) {
             read_request_clear(&requests[i]);
+        }
     }
 }
 
@@ -253,8 +253,9 @@ static void test_without_direct_reads_go_on_buffered(void **state)
 
     read_begin(&request);
     read_opened(&request, open(request.path, read_open_flags(&request)), FILE_BYTES_MAX);
-    if (request.align_bytes != 0)
+    if (request.align_bytes != 0) {
         read_advance(&request, -EINVAL); /* it knows the flag and refuses the read */
+    }
     assert_int_equal(request.state, READ_BYTES);
     assert_true((fcntl(request.fd, F_GETFL) & (O_DIRECT | O_NONBLOCK)) == 0);
     read_run(&request, FILE_BYTES_MAX);
@@ -299,8 +300,9 @@ static void test_ranges(void **state)
                 request.length_bytes = ranges[i].length;
                 read_one(source, &request);
                 assert_int_equal(request.error, ranges[i].error);
-                if (ranges[i].error == 0)
+                if (ranges[i].error == 0) {
                     assert_bytes(&request, ranges[i].offset, ranges[i].length);
+                }
             }
         }
         read_request_clear(&request);
@@ -311,8 +313,9 @@ static int open_fd_count(void)
 {
     int count = 0;
     DIR *entries = opendir("/proc/self/fd");
-    while (readdir(entries) != NULL)
+    while (readdir(entries) != NULL) {
         count++;
+    }
     closedir(entries);
     return count;
 }
@@ -501,91 +504,13 @@ static void test_threads_take_turns(void **state)
     {
         struct shared_source shared = {source, PTHREAD_MUTEX_INITIALIZER, 300, path_of("file")};
         pthread_t threads[3];
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 3; i++) {
             assert_int_equal(pthread_create(&threads[i], NULL, read_in_turns, &shared), 0);
-        for (int i = 0; i < 3; i++)
+        }
+        for (int i = 0; i < 3; i++) {
             pthread_join(threads[i], NULL);
+        }
     }
-}
-
-/* ----------------------------------------------------------------------------------- refusal */
-
-/* From now on io_uring_setup() fails with `error` in this process, as containers have it. */
-static bool forbid_uring(int error)
-{
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog filter = {sizeof program / sizeof *program, program};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-}
-
-enum { CHILD_GOOD = 0, CHILD_BAD = 1, CHILD_CANNOT = 2 };
-
-static int read_where_uring_is_forbidden(int error, const char *reason)
-{
-    if (!forbid_uring(error))
-        return CHILD_CANNOT;
-    for (enum source_engine engine = SOURCE_AUTO; engine <= SOURCE_URING; engine++) {
-        struct source *source = open_source(engine);
-        struct read_request request = {.path = path_of("file")}, *pointer = &request, *done;
-        source_submit(source, &pointer, 1);
-        while (source_reap(source, &done, 1, 1000) == 0)
-            continue;
-        bool good = source_engine(source) == SOURCE_PREAD && request.error == 0 &&
-                    request.size_bytes == 70000 && request.bytes[69999] == byte_at(69999) &&
-                    strncmp(source_engine_reason(source), reason, strlen(reason)) == 0;
-        source_destroy(source);
-        read_request_clear(&request);
-        if (!good)
-            return CHILD_BAD;
-    }
-    return CHILD_GOOD;
-}
-
-static void test_refused_uring_falls_back(void **state)
-{
-    (void)state;
-    put_file("file", 70000);
-    static const struct {
-        int error;
-        const char *reason;
-    } refusals[] = {
-        {EPERM, "io_uring_setup: Operation not permitted (EPERM)"},
-        {ENOSYS, "io_uring_setup: Function not implemented (ENOSYS)"},
-        {EACCES, "io_uring_setup: Permission denied (EACCES)"},
-        {EINVAL, "io_uring_setup: Invalid argument (EINVAL)"},
-        {ENOMEM, "io_uring_setup: Cannot allocate memory (ENOMEM)"},
-    };
-    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
-        pid_t child = fork();
-        if (child == 0)
-            _exit(read_where_uring_is_forbidden(refusals[i].error, refusals[i].reason));
-        int status;
-        assert_int_equal(waitpid(child, &status, 0), child);
-        assert_true(WIFEXITED(status));
-        if (WEXITSTATUS(status) == CHILD_CANNOT)
-            skip(); /* no seccomp here */
-        assert_int_equal(WEXITSTATUS(status), CHILD_GOOD);
-    }
-}
-
-static void test_the_engine_is_told(void **state)
-{
-    (void)state;
-    struct source *source = open_source(SOURCE_PREAD);
-    assert_int_equal(source_engine(source), SOURCE_PREAD);
-    source_destroy(source);
-    source = open_source(SOURCE_AUTO);
-    bool uring = source_engine(source) == SOURCE_URING;
-    assert_true(uring == (source_engine_reason(source)[0] == '\0'));
-    source_destroy(source);
-    assert_null(source_create(&(struct source_options){.depth = 0}));
-    assert_null(source_create(&(struct source_options){.depth = 1025}));
 }
 
 static int make_folder(void **state)
@@ -619,8 +544,6 @@ int main(void)
         FOLDER_TEST(test_interrupt_ends_a_wait),
         FOLDER_TEST(test_destroy_waits_for_reads),
         FOLDER_TEST(test_threads_take_turns),
-        FOLDER_TEST(test_refused_uring_falls_back),
-        FOLDER_TEST(test_the_engine_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
