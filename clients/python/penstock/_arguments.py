@@ -43,7 +43,7 @@ def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def order_of(shuffle: Any) -> str:
-    """"sequential", "full" or "window" for ``shuffle=``."""
+    """ "sequential", "full" or "window" for ``shuffle=``."""
     if shuffle is None or shuffle is False:
         return "sequential"
     if shuffle is True:
@@ -182,7 +182,7 @@ def tail_of(drop_last: bool, last_batch: str | None) -> str:
 
 
 def layout_of(memory_format: Any) -> str:
-    """"nchw" or "nhwc" for ``memory_format=``, a name or torch's."""
+    """ "nchw" or "nhwc" for ``memory_format=``, a name or torch's."""
     name = str(memory_format).removeprefix("torch.")
     if memory_format is None or name in ("contiguous_format", "preserve_format"):
         return "nchw"
@@ -194,7 +194,7 @@ def layout_of(memory_format: Any) -> str:
 
 
 def output_of(output: str | None) -> str:
-    """"torch" or "numpy"; by default torch if it is installed."""
+    """ "torch" or "numpy"; by default torch if it is installed."""
     one_of("output", output, (None, "torch", "numpy"))
     if output == "numpy":
         return "numpy"

@@ -1,8 +1,8 @@
 """Talking with a daemon: connect, ask, typed errors. What the loader and the CLI stand on.
 
-    with connect() as client:                 # the private daemon, started if need be
-        print(client.request("status"))
-    with connect("/run/penstock/penstock.sock") as client: ...
+with connect() as client:                 # the private daemon, started if need be
+    print(client.request("status"))
+with connect("/run/penstock/penstock.sock") as client: ...
 """
 
 from __future__ import annotations

@@ -235,5 +235,3 @@ def log_tail(log_path: str, lines: int = 5) -> str:
     except OSError:
         return ""
     return ": " + " / ".join(last) if last else ""
-
-

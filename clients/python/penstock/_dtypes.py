@@ -13,7 +13,7 @@ _ALIASES = {"float": "float32", "half": "float16"}
 
 
 def dtype_name(dtype: Any) -> str:
-    """"float32" for ``torch.float32``, ``np.float32``, ``np.dtype("f4")`` or ``"float32"``."""
+    """ "float32" for ``torch.float32``, ``np.float32``, ``np.dtype("f4")`` or ``"float32"``."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(dtype, torch.dtype):
         return str(dtype).removeprefix("torch.")

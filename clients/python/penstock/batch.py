@@ -107,9 +107,7 @@ class Batch(tuple):
 
     def pin_memory(self, device: Any = None) -> Batch:
         """A copy in page-locked memory."""
-        return self.map(
-            lambda value: value.pin_memory() if hasattr(value, "pin_memory") else value
-        )
+        return self.map(lambda value: value.pin_memory() if hasattr(value, "pin_memory") else value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = None if self._state is None else self.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import io
 import math
 import numbers
@@ -64,6 +65,7 @@ class Dataset:
     ) -> None:
         self._foreign: Foreign | None = None
         self._indices: np.ndarray | None = None
+        self._indices_digest: str | None = None
         self._fields = field_specs(fields)
         self.transform: Any = None
         if isinstance(root, Dataset):
@@ -238,10 +240,10 @@ class Dataset:
         fingerprint = self._index().fingerprint
         if self.indices is None:
             return fingerprint
-        import hashlib
-
-        part = hashlib.sha256(self._indices.astype("<u8").tobytes()).hexdigest()[:16]
-        return f"{fingerprint}-{part}"
+        if self._indices_digest is None:
+            data = self._indices.astype("<u8", copy=False).tobytes()
+            self._indices_digest = hashlib.sha256(data).hexdigest()[:16]
+        return f"{fingerprint}-{self._indices_digest}"
 
     def open(self, client: Client | None = None) -> None:
         """Make sure that the index is there; asks `client`, or a connection of its own."""

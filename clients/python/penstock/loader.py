@@ -14,7 +14,7 @@ from . import _arguments as arguments
 from ._log import log_once, logger
 from ._platform import require_linux
 from ._ranks import Ranks, launcher_run_id, resolve_ranks
-from ._recipe import recipe_from
+from ._settings import settings_from
 from ._state import Cursor, Identity
 from ._stats import Meter, Stats
 from .batch import Batch, register_with_torch
@@ -24,12 +24,7 @@ from .errors import (
     Error,
     StateError,
     TooManyBadSamplesError,
-    UsageError,
 )
-
-SLOTS_DEFAULT, SLOTS_MIN, SLOTS_MAX = 4, 3, 256
-_JOB_BYTES_MAX = 63
-_POLICIES = ("raise", "skip", "zero", "replace")
 
 
 class DataLoader:
@@ -124,51 +119,18 @@ class DataLoader:
         job: str | None = None,
         batch_map: Callable[[Any], Any] | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self",)}
+        given = {name: value for name, value in locals().items() if name != "self"}
         require_linux()
         self._set_idle()
         if not isinstance(dataset, Dataset):
             dataset = Dataset(dataset, address=address)
         self.dataset = dataset
-        self._given = {**given, "dataset": self.dataset}
-        self._check_batch_size(batch_size, global_batch_size)
-        arguments.check_collate(collate_fn)
-        arguments.note_inert(_inert(given))
-        self.drop_last = bool(drop_last)
-        self._tail = arguments.tail_of(self.drop_last, last_batch)
-        self._sampling = arguments.resolve_sampling(
-            shuffle=shuffle,
-            seed=seed,
-            sampler=sampler,
-            batch_sampler=batch_sampler,
-            generator=generator,
-            rank=rank,
-            world_size=world_size,
-            drop_last=self.drop_last,
-            dataset_length=lambda: len(self.dataset),
-        )
-        self._shuffle_window = arguments.positive_int("shuffle_window", shuffle_window)
-        self._shard = bool(shard)
-        self.num_workers = 0 if num_workers is None else num_workers
-        arguments.positive_int("num_workers", self.num_workers, minimum=0)
-        self.timeout = _seconds("timeout", timeout)
-        self._slots = _slots(prefetch_factor)
-        self._on_error = arguments.one_of("on_error", on_error, _POLICIES)
-        self._max_errors = _share("max_errors", max_errors)
-        arguments.one_of("prepare", prepare, ("auto", "off"))
-        if arguments.one_of("quality", quality, ("exact", "fast")) == "fast":
-            log_once(30, "quality='fast': this version decodes exactly all the same")
-        self._output = arguments.output_of(output)
-        self._device = arguments.device_of(device, self._output)
-        self.pin_memory = bool(pin_memory)
-        self._layout = arguments.layout_of(memory_format)
-        self._recipe = self._recipe_from(transforms)
-        self._job = _job_text(job)
+        self._given = {**given, "dataset": dataset}
+        self._settings = settings_from(given, dataset)
         self._batch_map = batch_map
-        self._address = address
-        self._epoch_seen = getattr(self._sampling.epoch_source, "epoch", None)
+        self._epoch_seen = getattr(self._settings.sampling.epoch_source, "epoch", None)
         self.sampler = _Sampler(self)
-        if self._output == "torch":
+        if self._settings.output == "torch":
             register_with_torch()
         self._connect()
 
@@ -188,55 +150,30 @@ class DataLoader:
         self._epoch_bad = 0
         self._pid = os.getpid()
 
-    def _check_batch_size(self, batch_size: Any, global_batch_size: Any) -> None:
-        if global_batch_size is not None:
-            if batch_size not in (None, 1):
-                raise UsageError(
-                    f"batch_size={batch_size} and global_batch_size={global_batch_size}: give one"
-                )
-            self._global_batch_size = arguments.positive_int("global_batch_size", global_batch_size)
-            self._batch_size = None
-        elif batch_size is None:
-            raise UsageError("batch_size=None: samples always come in batches; give at least 1")
-        else:
-            self._batch_size = arguments.positive_int("batch_size", batch_size)
-            self._global_batch_size = None
-
-    def _recipe_from(self, transforms: Any) -> list[dict[str, Any]]:
-        inherited = self.dataset.transform
-        if transforms is not None and inherited is not None:
-            raise UsageError(
-                "the ImageFolder has a transform and the loader transforms=; leave one out"
-            )
-        images = [spec["name"] for spec in self.dataset.field_specs if spec["kind"] == "image"]
-        recipe = recipe_from(inherited if transforms is None else transforms, images)
-        if self._output == "numpy" and _image_dtype(recipe) == "bfloat16":
-            raise UsageError(
-                "NumPy has no bfloat16; use float16 or float32, or output='torch' with PyTorch"
-            )
-        return recipe
-
     def _connect(self) -> None:
         from ._link import Link
 
-        self._link = Link(self._address, self.dataset)
+        self._link = Link(self._given["address"], self.dataset)
         self._link.get()
 
     # ---- ranks, length ------------------------------------------------------------------------
 
+    def _find_ranks(self) -> Ranks:
+        if not self._settings.shard:
+            return Ranks(0, 1)
+        return resolve_ranks(self._settings.sampling.rank, self._settings.sampling.world_size)
+
     def _resolve(self) -> Ranks:
         """Find the rank, once, and what this rank gets; logged."""
         if self._ranks is None:
-            sampling = self._sampling
-            ranks = Ranks(0, 1)
-            if self._shard:
-                ranks = resolve_ranks(sampling.rank, sampling.world_size)
+            ranks = self._find_ranks()
             plan = self._ask_plan(ranks)
             if plan["batches_per_epoch"] == 0:
+                batch = self._settings.global_batch(ranks.world)
                 raise DatasetError(
                     f"{self.dataset!r}: an epoch of {plan['samples']:,} samples has no batch of "
-                    f"{self._global(ranks):,} (all ranks) with drop_last=True; lower batch_size, "
-                    "or use drop_last=False"
+                    f"{batch:,} (all ranks) with drop_last=True; lower batch_size, or use "
+                    "drop_last=False"
                 )
             logger.info(
                 "rank %d of %d: %s of %s samples, %s batches per epoch",
@@ -249,22 +186,16 @@ class DataLoader:
             self._plan, self._ranks = plan, ranks
         return self._ranks
 
-    def _global(self, ranks: Ranks) -> int:
-        if self._global_batch_size is not None:
-            return self._global_batch_size
-        assert self._batch_size is not None
-        return self._batch_size * ranks.world
-
     def _order_members(self, ranks: Ranks) -> dict[str, Any]:
         return {
             "source": self.dataset.source,
-            "order": self._sampling.order,
-            "window": self._shuffle_window,
-            "seed": self._sampling.seed,
-            "batch": self._global(ranks),
+            "order": self._settings.sampling.order,
+            "window": self._settings.shuffle_window,
+            "seed": self._settings.sampling.seed,
+            "batch": self._settings.global_batch(ranks.world),
             "rank": ranks.rank,
             "world": ranks.world,
-            "tail": self._tail,
+            "tail": self._settings.tail,
         }
 
     def _ask_plan(self, ranks: Ranks) -> dict[str, Any]:
@@ -280,28 +211,42 @@ class DataLoader:
         return Identity(
             fingerprint=self.dataset.fingerprint,
             samples=len(self.dataset),
-            order=self._sampling.order,
-            shuffle_window=self._shuffle_window,
-            seed=self._sampling.seed,
-            global_batch_size=self._global(self._ranks or Ranks(0, 1)),
+            order=self._settings.sampling.order,
+            shuffle_window=self._settings.shuffle_window,
+            seed=self._settings.sampling.seed,
+            global_batch_size=self._settings.global_batch(self._ranks.world if self._ranks else 1),
         )
 
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank."""
-        with self._lock:
-            self._check_process()
+        with self._locked():
             self._resolve()
             return self._plan["batches_per_epoch"]
 
     @property
     def batch_size(self) -> int:
         """Samples per batch of this rank; of the largest rank where they differ by one."""
-        if self._batch_size is not None:
-            return self._batch_size
-        world = self._ranks.world if self._ranks is not None else 1
-        if self._ranks is None and self._shard:
-            world = resolve_ranks(self._sampling.rank, self._sampling.world_size).world
-        return -(-self._global(Ranks(0, world)) // world)
+        settings = self._settings
+        if settings.batch_size is not None:
+            return settings.batch_size
+        world = (self._ranks or self._find_ranks()).world
+        return -(-settings.global_batch(world) // world)
+
+    @property
+    def drop_last(self) -> bool:
+        return self._settings.tail == "drop"
+
+    @property
+    def num_workers(self) -> int:
+        return self._settings.workers
+
+    @property
+    def pin_memory(self) -> bool:
+        return self._settings.pin_memory
+
+    @property
+    def timeout(self) -> float:
+        return self._settings.timeout_seconds
 
     # ---- epochs and state ---------------------------------------------------------------------
 
@@ -317,7 +262,7 @@ class DataLoader:
         position from `load_state_dict` holds.
         """
         epoch = arguments.positive_int("epoch", epoch, minimum=0)
-        with self._lock:
+        with self._locked():
             self._pending_epoch = None if epoch == self._cursor.epoch else epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -326,8 +271,7 @@ class DataLoader:
         The same on every rank; valid for any number of ranks. After a complete epoch it is the
         start of the next.
         """
-        with self._lock:
-            self._check_process()
+        with self._locked():
             cursor = self._cursor
             if self._pending_epoch is not None and self._live_iterator() is None:
                 cursor = Cursor(self._pending_epoch)
@@ -338,8 +282,7 @@ class DataLoader:
 
         Raises StateError for a state of another data set, order or seed.
         """
-        with self._lock:
-            self._check_process()
+        with self._locked():
             cursor = self._identity().cursor_from(state_dict)
             self._drop_iterator()
             self._cursor = cursor
@@ -348,7 +291,7 @@ class DataLoader:
 
     def _follow_sampler(self) -> None:
         """A DistributedSampler's set_epoch is heard like our own."""
-        epoch = getattr(self._sampling.epoch_source, "epoch", None)
+        epoch = getattr(self._settings.sampling.epoch_source, "epoch", None)
         if epoch != self._epoch_seen:
             self._epoch_seen = epoch
             self.set_epoch(int(epoch))
@@ -356,8 +299,7 @@ class DataLoader:
     # ---- iteration ----------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
-        with self._lock:
-            self._check_process()
+        with self._locked():
             self._drop_iterator()
             self._follow_sampler()
             self._resolve()
@@ -384,34 +326,35 @@ class DataLoader:
             ranks = self._resolve()
             members = {
                 **self._order_members(ranks),
-                "transforms": self._recipe,
-                "layout": self._layout,
+                "transforms": self._settings.recipe,
+                "layout": self._settings.layout,
                 "fields": self.dataset.field_specs,
-                "on_error": self._on_error,
-                "slots": self._slots,
-                "workers": self.num_workers,
+                "on_error": self._settings.on_error,
+                "slots": self._settings.slots,
+                "workers": self._settings.workers,
                 "job": self._job_name(),
                 "name": os.path.basename(sys.argv[0] if sys.argv else "")[:200],
                 "cpus": sorted(os.sched_getaffinity(0)),
             }
-            self._session = Session(self._link, members, self.dataset.indices, self._output)
+            self._session = Session(
+                self._link, members, self.dataset.indices, self._settings.output
+            )
         return self._session
 
     def _job_name(self) -> str:
-        if self._job:
-            return self._job
-        parts = (launcher_run_id(), self.dataset.fingerprint, self._sampling.seed)
+        if self._settings.job:
+            return self._settings.job
+        parts = (launcher_run_id(), self.dataset.fingerprint, self._settings.sampling.seed)
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
         return f"{os.path.basename(self.dataset.root)[:24]}-{digest}"
 
     def _next(self, iterator: _EpochIterator) -> Any:
-        with self._lock:
+        with self._locked():
             if self._live_iterator() is not iterator:
                 raise StateError(
                     "this iterator has been overtaken: the loader was iterated again, closed or "
                     "given a state meanwhile; take a loader per loop that runs at the same time"
                 )
-            self._check_process()
             began = self._meter.began()
             taken = self._open_session().take(self.timeout)
             self._cursor = taken.cursor
@@ -432,15 +375,15 @@ class DataLoader:
 
     def _finish(self, batch: Batch) -> Any:
         """What happens in the trainer's process: pinning, the device, batch_map."""
-        if self.pin_memory and self._output == "torch":
+        if self.pin_memory and self._settings.output == "torch":
             import torch
 
             if torch.cuda.is_available():
                 batch = batch.pin_memory()
             else:
                 log_once(20, "pin_memory=True: torch sees no CUDA device, so batches are not")
-        if self._device is not None:
-            batch = batch.to(self._device, non_blocking=self.pin_memory)
+        if self._settings.device is not None:
+            batch = batch.to(self._settings.device, non_blocking=self.pin_memory)
         if self._batch_map is None:
             return batch
         result = self._batch_map(batch)
@@ -450,7 +393,7 @@ class DataLoader:
 
     def _check_bad(self, taken: Any) -> None:
         self._epoch_bad += taken.bad_count
-        allowed, samples = self._max_errors, self._plan["rank_samples"]
+        allowed, samples = self._settings.max_errors, self._plan["rank_samples"]
         if allowed is not None and self._epoch_bad > allowed * samples:
             self._drop_iterator()
             raise TooManyBadSamplesError(
@@ -465,13 +408,15 @@ class DataLoader:
     def _drop_iterator(self) -> None:
         self._iterator = None
 
-    def _check_process(self) -> None:
-        """In a forked child, forget the parent's connection (without touching it)."""
+    def _locked(self) -> Any:
+        """The lock; in a forked child a new one, as the parent's may be held there for ever.
+
+        The parent's connection is found out, and left alone, by Link and Session themselves.
+        """
         if os.getpid() != self._pid:
             self._pid = os.getpid()
             self._lock = threading.RLock()
-            if self._link is None:
-                self._connect()
+        return self._lock
 
     # ---- looking, ending ----------------------------------------------------------------------
 
@@ -483,16 +428,19 @@ class DataLoader:
         """
         from ._sample import read_sample
 
-        with self._lock:
-            self._check_process()
+        with self._locked():
             epoch = self.epoch if epoch is None else arguments.positive_int("epoch", epoch, 0)
             return read_sample(
                 self._link,
                 self.dataset,
-                {"transforms": self._recipe, "layout": self._layout, "seed": self._sampling.seed},
+                {
+                    "transforms": self._settings.recipe,
+                    "layout": self._settings.layout,
+                    "seed": self._settings.sampling.seed,
+                },
                 int(sample_id),
                 epoch,
-                self._output,
+                self._settings.output,
             )
 
     def stats(self) -> Stats:
@@ -502,13 +450,13 @@ class DataLoader:
         the time spent in loops; ``images_per_second`` over that time; ``cache_hit_ratio`` (None
         without a cache); ``limited_by``: a sentence. Further ones come from the daemon.
         """
-        with self._lock:
+        with self._locked():
             daemon = self._session.stats() if self._session is not None else None
             return self._meter.stats(daemon)
 
     def close(self) -> None:
         """Give the ring and the connection back. Held batches stay; iterating opens anew."""
-        with self._lock:
+        with self._locked():
             self._drop_iterator()
             if self._session is not None:
                 self._session.close()
@@ -529,9 +477,16 @@ class DataLoader:
                 pass  # nobody is left to be told
 
     def __repr__(self) -> str:
+        settings = self._settings
+        size = (
+            f"global_batch_size={settings.global_batch_size}"
+            if settings.batch_size is None
+            else f"batch_size={settings.batch_size}"
+        )
+        sampling = settings.sampling
         return (
-            f"DataLoader({self.dataset!r}, batch_size={self._batch_size or 'of all ranks'}, "
-            f"order={self._sampling.order!r}, seed={self._sampling.seed}, epoch={self.epoch})"
+            f"DataLoader({self.dataset!r}, {size}, order={sampling.order!r}, "
+            f"seed={sampling.seed}, epoch={self.epoch})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -579,55 +534,3 @@ class _Sampler:
         """Samples of this rank in an epoch."""
         self._loader._resolve()
         return self._loader._plan["rank_samples"]
-
-
-def _inert(given: dict[str, Any]) -> dict[str, Any]:
-    defaults = {
-        "worker_init_fn": None,
-        "multiprocessing_context": None,
-        "persistent_workers": False,
-        "pin_memory_device": "",
-        "in_order": True,
-    }
-    return {name: given[name] for name, default in defaults.items() if given[name] != default}
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise UsageError(f"{name}={value!r}: give seconds of at least 0")
-    return float(value)
-
-
-def _share(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise UsageError(f"{name}={value!r}: give a share of the samples, 0 to 1")
-    return float(value)
-
-
-def _slots(prefetch_factor: Any) -> int:
-    if prefetch_factor is None:
-        return SLOTS_DEFAULT
-    value = arguments.positive_int("prefetch_factor", prefetch_factor)
-    if value > SLOTS_MAX:
-        raise UsageError(f"prefetch_factor={value}: give at most {SLOTS_MAX}")
-    return max(value, SLOTS_MIN)
-
-
-def _job_text(job: Any) -> str:
-    if job is None:
-        return ""
-    if not isinstance(job, str) or not 0 < len(job.encode()) <= _JOB_BYTES_MAX:
-        raise UsageError(f"job={job!r}: give a name of 1 to {_JOB_BYTES_MAX} bytes")
-    return job
-
-
-def _image_dtype(recipe: list[dict[str, Any]]) -> str:
-    dtype = "uint8"
-    for step in recipe:
-        if step["op"] == "ToDtype":
-            dtype = step["dtype"]
-        elif step["op"] == "Normalize" and dtype == "uint8":
-            dtype = "float32"
-    return dtype

@@ -217,9 +217,7 @@ class ToDtype(Transform):
 
     def __eq__(self, other: object) -> bool:
         return (
-            type(self) is type(other)
-            and self._dtype == other._dtype
-            and self.scale == other.scale
+            type(self) is type(other) and self._dtype == other._dtype and self.scale == other.scale
         )
 
     __hash__ = Transform.__hash__
@@ -247,9 +245,7 @@ class ConvertImageDtype(Transform):
 class Normalize(Transform):
     """``(value - mean) / std`` per channel; uint8 images become float32 in 0..1 first."""
 
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], inplace: bool = False
-    ) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> None:
         self.mean = [float(value) for value in mean]
         self.std = [float(value) for value in std]
         for name, values in (("mean", self.mean), ("std", self.std)):
