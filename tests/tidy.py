@@ -265,7 +265,7 @@ def tool_complaints(command: list[str], paths: list[Path]) -> Iterator[str]:
 
 def c_is_formatted() -> Iterator[str]:
     """As clang-format-16 -i formats it."""
-    command = ["clang-format-16", "--dry-run", "--Werror"]
+    command = ["clang-format-16", "--dry-run", "--Werror", "--ferror-limit=1"]
     for complaint in tool_complaints(command, c_files()):
         if ": error:" in complaint or complaint.startswith(command[0]):
             yield complaint
