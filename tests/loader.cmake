@@ -12,7 +12,7 @@ unit_test(dataset penstock_index)
 unit_test(index penstock_index)
 unit_test(index_store penstock_index)
 unit_test(index_tar penstock_index)
-add_executable(indexdump tools/indexdump.c) # used by python/test_index.py
+add_executable(indexdump tools/indexdump.c) # used by python/test_index_listing.py
 target_link_libraries(indexdump PRIVATE penstock_index penstock_flags)
 fuzz_target(tar penstock_index)
 fuzz_target(index penstock_index)

@@ -1,12 +1,4 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "tests/tools/index_fixture.h"
+#include "tests/unit/index_fixture.h"
 
 static void folders_are_listed_in_order(void **state)
 {

@@ -1,17 +1,9 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <dirent.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include "tests/tools/index_fixture.h"
+#include "tests/unit/index_fixture.h"
 
 /* The only file in CACHE/index, or "". */
 static void find_stored(const struct temporary_folder *folder, char *name, size_t name_bytes)

@@ -1,12 +1,4 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "tests/tools/index_fixture.h"
+#include "tests/unit/index_fixture.h"
 
 static void make_shards(const struct temporary_folder *folder)
 {

@@ -1,9 +1,16 @@
 /*
  * index_fixture.h - what the tests of indices share: a folder, opening an index of it, comparing.
- * Include after cmocka.h.
  */
 #ifndef PENSTOCK_TESTS_INDEX_FIXTURE_H
 #define PENSTOCK_TESTS_INDEX_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 
 #include "loader/index.h"
 #include "tests/tools/tar_maker.h"
