@@ -53,17 +53,6 @@ static uint64_t resident_bytes(void)
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static const char *describe_limit(const char *limit)
-{
-    if (strcmp(limit, "trainer") == 0) {
-        return "the trainer is the slower one: the loader keeps up";
-    }
-    if (strcmp(limit, "read") == 0) {
-        return "reading limits: a faster disk or a local copy would help";
-    }
-    return "decoding limits: more CPU threads would help";
-}
-
 static json_t *describe_session(const struct connection *connection,
                                 const struct pipeline_stats *pool)
 {
@@ -81,7 +70,7 @@ static json_t *describe_session(const struct connection *connection,
                      "wait_ratio", wait_ratio, "ring_ready", (json_int_t)s->ring.published_count,
                      "ring_slots", (json_int_t)s->slot_count, "bad_samples",
                      (json_int_t)s->bad_count, "samples", (json_int_t)s->sample_count, "verdict",
-                     describe_limit(reply_limit(&stats, pool)));
+                     reply_verdict(&stats, pool));
 }
 
 static json_t *answer_status(const struct server *server)

@@ -12,14 +12,9 @@
 #include "loader/index_map.h"
 #include "loader/index_store.h"
 
-static int64_t timespec_ns(const struct timespec *time)
-{
-    return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
-}
-
 static bool same_time(const struct timespec *now, int64_t stored_ns)
 {
-    return stored_ns != INDEX_MTIME_RACY && timespec_ns(now) == stored_ns;
+    return stored_ns != INDEX_MTIME_RACY && index_build_time_ns(now) == stored_ns;
 }
 
 static bool is_folder_unchanged(const struct index *index)

@@ -2,12 +2,16 @@
 
 #include <pthread.h>
 
+int64_t index_build_time_ns(const struct timespec *time)
+{
+    return (int64_t)((uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec);
+}
+
 int64_t index_build_mtime_ns(const struct timespec *mtime, const struct timespec *now)
 {
-    int64_t mtime_ns = (int64_t)mtime->tv_sec * 1000000000 + mtime->tv_nsec;
     /* Two seconds is the coarsest clock of a file system in use (FAT). */
     bool is_racy = mtime->tv_sec >= now->tv_sec - 2;
-    return is_racy ? INDEX_MTIME_RACY : mtime_ns;
+    return is_racy ? INDEX_MTIME_RACY : index_build_time_ns(mtime);
 }
 
 bool index_build_is_cancelled(const struct index_progress *progress)

@@ -13,11 +13,11 @@
 #include "loader/index.h"
 #include "loader/index_draft.h"
 
-/* Stored instead of the modification time of something that changed less than 2 s before it was
- * read: a further change might leave the same time behind, so such an index is built again. */
-enum { INDEX_MTIME_RACY = 0 };
+/* Nanoseconds; times that 64 bits cannot hold wrap, which is enough to tell two apart. */
+int64_t index_build_time_ns(const struct timespec *time);
 
-/* Of something whose reading starts now (CLOCK_REALTIME). */
+/* The modification time to store for something whose reading starts now (CLOCK_REALTIME), or
+ * INDEX_MTIME_RACY. */
 int64_t index_build_mtime_ns(const struct timespec *mtime, const struct timespec *now);
 
 /* An initialised draft is filled; on -1 the caller clears it. progress may be NULL. */

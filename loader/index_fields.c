@@ -134,7 +134,7 @@ static void place_in_shard(const struct index *index, const struct index_fields 
     place->path = index_string(index, shard->path);
     place->is_shard = true;
     place->shard_bytes = shard->size_bytes;
-    place->shard_mtime_ns = shard->mtime_ns;
+    place->shard_mtime_ns = shard->mtime_ns == INDEX_MTIME_RACY ? 0 : shard->mtime_ns;
     place->offset_bytes = end > start ? start : 0;
     place->length_bytes = end > start ? end - start : 0;
     for (size_t i = 0; i < fields->count; i++) {

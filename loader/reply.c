@@ -141,6 +141,17 @@ const char *reply_limit(const struct pipeline_session_stats *stats,
     return pool->read_wait_ns > pool->busy_ns ? "read" : "decode";
 }
 
+const char *reply_verdict(const struct pipeline_session_stats *stats,
+                          const struct pipeline_stats *pool)
+{
+    const char *limit = reply_limit(stats, pool);
+    if (strcmp(limit, "trainer") == 0) {
+        return "the trainer is the slower one: the loader keeps up";
+    }
+    return strcmp(limit, "read") == 0 ? "reading limits: a faster disk or a local copy would help"
+                                      : "decoding limits: more CPU threads would help";
+}
+
 json_t *reply_stats(const struct pipeline_session_stats *stats, const struct pipeline_stats *pool)
 {
     const struct session_stats *s = &stats->session;

@@ -21,6 +21,9 @@ json_t *reply_stats(const struct pipeline_session_stats *stats, const struct pip
 /* One of "trainer", "decode", "read": what the session's rate hangs on. */
 const char *reply_limit(const struct pipeline_session_stats *stats,
                         const struct pipeline_stats *pool);
+/* The same as a sentence for people. */
+const char *reply_verdict(const struct pipeline_session_stats *stats,
+                          const struct pipeline_stats *pool);
 const char *reply_dtype_name(enum pack_dtype dtype);
 
 #endif /* PENSTOCK_LOADER_REPLY_H */

@@ -18,10 +18,11 @@ static const enum transform_kind operation_kinds[] = {
 static void read_size(struct reader *reader, struct transform *transform)
 {
     double size[2] = {0};
-    if (!reader_has(reader, "size")) {
+    bool may_be_short = transform->kind == TRANSFORM_RESIZE;
+    bool may_be_absent = may_be_short && reader_has(reader, "max_size"); /* Resize(None, max) */
+    if (!reader_has(reader, "size") && !may_be_absent) {
         reader_fail(reader, "size", "is missing");
     }
-    bool may_be_short = transform->kind == TRANSFORM_RESIZE;
     size_t count =
         reader_numbers(reader, "size", size, may_be_short ? 1 : 2, 2, 1, RECIPE_SIDE_PX_MAX);
     if (count == 1) {

@@ -17,6 +17,7 @@
 
 #include "loader/clock.h"
 #include "loader/connection.h"
+#include "loader/http.h"
 #include "loader/log.h"
 
 enum { EVENTS_MAX = 64, TICK_MS = 1000, TASK_TICK_MS = 100, BACKLOG = 512 };
@@ -120,6 +121,9 @@ int server_init(struct server *server, const struct config *config, int listen_f
     if (server->bad_samples == NULL || server->pipeline == NULL) {
         return error_set(error, ERROR_MEMORY, "no memory for the daemon.");
     }
+    if (config->http[0] != '\0') {
+        return http_open(server, config->http, &server->http, error);
+    }
     return 0;
 }
 
@@ -207,6 +211,7 @@ void server_deinit(struct server *server)
         }
     }
     connection_sweep(server);
+    http_close(server, &server->http);
     pipeline_destroy(server->pipeline);
     bad_samples_destroy(server->bad_samples);
     close(server->bell.fd);

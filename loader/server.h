@@ -32,6 +32,7 @@ struct server {
     struct cache_folder cache;
     int epoll_fd;
     struct watch listener, bell, signals;
+    struct http *http; /* NULL: not served */
     struct connection *connections;
     uint32_t connection_count;
     ino_t socket_inode;
