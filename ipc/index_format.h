@@ -51,13 +51,18 @@ struct index_shard {
     uint64_t path; /* string: absolute */
     uint64_t sample_first;
     uint64_t size_bytes; /* 0 for folders */
-    int64_t mtime_ns;
+    int64_t mtime_ns;    /* or INDEX_MTIME_RACY */
 };
 
 struct index_directory {
     uint64_t path; /* string: relative to the root, "" for the root itself */
     int64_t mtime_ns;
 };
+
+/* Instead of the modification time of something that changed less than 2 s before it was read: a
+ * further change might leave the same time behind, so such an index is built again when it is
+ * opened the next time. */
+#define INDEX_MTIME_RACY INT64_MIN
 
 enum { INDEX_NO_LABEL = -1 };
 
