@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -112,7 +113,21 @@ static double session_figure(const struct session_stats *stats, enum session_fig
     return 0;
 }
 
-/* One line per session. Two loaders of one job and rank (train and eval) differ by their name. */
+/* Loaders of the same job and rank (train and eval) are told apart by a small number, not by an
+ * id: the oldest is 0. New connections are put at the list's head. */
+static unsigned loader_number(const struct connection *connection)
+{
+    const struct session_spec *spec = session_spec(connection->session);
+    unsigned number = 0;
+    for (const struct connection *c = connection->next; c != NULL; c = c->next) {
+        if (c->session != NULL && session_spec(c->session)->rank == spec->rank &&
+            strcmp(session_spec(c->session)->job, spec->job) == 0) {
+            number++;
+        }
+    }
+    return number;
+}
+
 static void write_sessions(FILE *out, const struct server *server)
 {
     for (int figure = 0; figure < FIGURES; figure++) {
@@ -127,9 +142,7 @@ static void write_sessions(FILE *out, const struct server *server)
                 pipeline_session_stats(server->pipeline, c->session);
             fprintf(out, "penstock_%s{job=\"", session_figures[figure].name);
             write_label(out, spec->job);
-            fprintf(out, "\",rank=\"%u\",loader=\"", spec->rank);
-            write_label(out, spec->name);
-            fprintf(out, "-%llu\"} %.17g\n", (unsigned long long)session_id(c->session),
+            fprintf(out, "\",rank=\"%u\",loader=\"%u\"} %.17g\n", spec->rank, loader_number(c),
                     session_figure(&stats.session, (enum session_figure)figure));
         }
     }
