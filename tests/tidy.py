@@ -52,6 +52,7 @@ HOMES = {
     "zlib.h": ["decode/png_rows.c"],
     "webp/": ["decode/webp.c"],
     "liburing.h": ["loader/source_uring.c"],
+    "microhttpd.h": ["loader/http.c"],
     "cyaml/": ["loader/config.c"],
     "xxhash.h": ["loader/index_hash.c"],
     "jansson.h": ["ipc/", "loader/", "clients/c/"],

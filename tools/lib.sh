@@ -134,6 +134,7 @@ install_penstock() {
 BUILD_PACKAGES=(
     build-essential cmake ninja-build pkg-config
     libjpeg-dev zlib1g-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev libxxhash-dev
+    libmicrohttpd-dev
 )
 TEST_PACKAGES=(
     libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16
