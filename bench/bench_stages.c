@@ -98,8 +98,9 @@ static void fail(const char *what, const char *detail)
 
 static void *need(void *memory)
 {
-    if (memory == NULL)
+    if (memory == NULL) {
         fail("out of memory", NULL);
+    }
     return memory;
 }
 
@@ -122,8 +123,9 @@ static double cpu_seconds(void)
 static void check(const struct file *file, enum decode_status status,
                   const struct decode_error *error)
 {
-    if (status != DECODE_OK)
+    if (status != DECODE_OK) {
         fail(file->path, error->reason);
+    }
 }
 
 /* ---- files ------------------------------------------------------------------------------------
@@ -133,12 +135,14 @@ static void read_file(struct file *file)
 {
     struct stat facts;
     FILE *stream = fopen(file->path, "rb");
-    if (stream == NULL || fstat(fileno(stream), &facts) != 0)
+    if (stream == NULL || fstat(fileno(stream), &facts) != 0) {
         fail(file->path, strerror(errno));
+    }
     file->size_bytes = (size_t)facts.st_size;
     file->bytes = need(malloc(file->size_bytes + 1));
-    if (fread(file->bytes, 1, file->size_bytes, stream) != file->size_bytes)
+    if (fread(file->bytes, 1, file->size_bytes, stream) != file->size_bytes) {
         fail(file->path, "read error");
+    }
     fclose(stream);
 }
 
@@ -158,8 +162,9 @@ static void read_list(struct files *files)
         read_file(file);
     }
     free(line);
-    if (files->count == 0)
+    if (files->count == 0) {
         fail("no files", "give their names on standard input, one a line");
+    }
 }
 
 /* ---- libjpeg-turbo by itself ------------------------------------------------------------------
@@ -180,8 +185,9 @@ static void read_rows(struct jpeg_decompress_struct *info, uint8_t *row)
 {
     info->out_color_space = JCS_RGB;
     jpeg_start_decompress(info);
-    while (info->output_scanline < info->output_height)
+    while (info->output_scanline < info->output_height) {
         jpeg_read_scanlines(info, &row, 1);
+    }
 }
 
 /* Entropy decoding only, or everything, by the plainest use of the library. */
@@ -192,15 +198,17 @@ static void run_libjpeg(const struct file *file, bool entropy_only, uint8_t *row
     info.err = jpeg_std_error(&trap.manager);
     trap.manager.error_exit = on_jpeg_error;
     trap.manager.output_message = on_jpeg_message;
-    if (setjmp(trap.escape))
+    if (setjmp(trap.escape)) {
         fail(file->path, "libjpeg-turbo cannot decode it");
+    }
     jpeg_create_decompress(&info);
     jpeg_mem_src(&info, file->bytes, file->size_bytes);
     jpeg_read_header(&info, TRUE);
-    if (entropy_only)
+    if (entropy_only) {
         jpeg_read_coefficients(&info);
-    else
+    } else {
         read_rows(&info, row);
+    }
     jpeg_finish_decompress(&info);
     jpeg_destroy_decompress(&info);
 }
@@ -221,8 +229,9 @@ static void decode_region(struct bench *b, const struct file *file, struct image
     uint8_t *target = b->picture;
     do {
         check(file, image_band(b->reader, 32, &rows, &stride_bytes, &row_count, &error), &error);
-        for (uint32_t row = 0; row < row_count; row++, target += 3 * (size_t)region.width_px)
+        for (uint32_t row = 0; row < row_count; row++, target += 3 * (size_t)region.width_px) {
             memcpy(target, rows + row * stride_bytes, 3 * (size_t)region.width_px);
+        }
     } while (row_count > 0);
     check(file, image_finish(b->reader, &error), &error);
 }
@@ -230,8 +239,9 @@ static void decode_region(struct bench *b, const struct file *file, struct image
 static void resize(struct bench *b, struct image_rect region)
 {
     if (!resize_axis_set(b->x, RESIZE_BILINEAR, region.width_px, OUT_PX, 0, OUT_PX) ||
-        !resize_axis_set(b->y, RESIZE_BILINEAR, region.height_px, OUT_PX, 0, OUT_PX))
+        !resize_axis_set(b->y, RESIZE_BILINEAR, region.height_px, OUT_PX, 0, OUT_PX)) {
         fail("out of memory", NULL);
+    }
     resize_columns(b->kernels, b->x, b->picture, 3 * (size_t)region.width_px, b->between,
                    3 * OUT_PX, region.height_px);
     resize_rows(b->kernels, b->y, b->between, 3 * OUT_PX, b->resized, 3 * OUT_PX, 3 * OUT_PX);
@@ -257,8 +267,9 @@ static struct image_rect draw_region(struct bench *b, const struct file *file,
     struct decode_error error;
     check(file, geometry_draw(b->train, key, info->width_px, info->height_px, &geometry, &error),
           &error);
-    if (geometry.step_count == 0 || geometry.steps[0].kind != GEOMETRY_CROP)
+    if (geometry.step_count == 0 || geometry.steps[0].kind != GEOMETRY_CROP) {
         return (struct image_rect){0, 0, info->width_px, info->height_px};
+    }
     const struct geometry_step *crop = &geometry.steps[0];
     return (struct image_rect){crop->first_px[GEOMETRY_X], crop->first_px[GEOMETRY_Y],
                                crop->out_px[GEOMETRY_X], crop->out_px[GEOMETRY_Y]};
@@ -324,8 +335,9 @@ static void run_rounds(struct bench *b, const struct files *files, int round_cou
             struct sample_key key = {.seed = 0, .epoch = (uint64_t)(round + 1), .sample_id = i};
             run_image(b, &files->items[i], key);
         }
-        for (int stage = 0; round >= 0 && stage < STAGE_COUNT; stage++)
+        for (int stage = 0; round >= 0 && stage < STAGE_COUNT; stage++) {
             us[stage][round] = b->seconds[stage] * 1e6 / (double)files->count;
+        }
     }
 }
 
@@ -336,8 +348,9 @@ static struct recipe *make_recipe(const struct transform *transforms, size_t cou
 {
     struct recipe *recipe = NULL;
     struct decode_error error;
-    if (recipe_create(transforms, count, PACK_NHWC, &recipe, &error) != DECODE_OK)
+    if (recipe_create(transforms, count, PACK_NHWC, &recipe, &error) != DECODE_OK) {
         fail("recipe", error.reason);
+    }
     return recipe;
 }
 
@@ -402,26 +415,29 @@ static void print_results(double us[STAGE_COUNT][ROUNDS_MAX], int round_count, s
                           bool json)
 {
     const char *kernels = kernel_level_name(kernels_detect(KERNEL_AVX512));
-    if (json)
+    if (json) {
         printf("{\"unit\": \"us\", \"images\": %zu, \"rounds\": %d, \"kernels\": \"%s\", "
                "\"stages\": {",
                file_count, round_count, kernels);
-    else
+    } else {
         printf("%zu images, %d rounds, kernels: %s\n%-36s %8s %8s %8s\n", file_count, round_count,
                kernels, "microseconds of CPU an image", "median", "least", "greatest");
+    }
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         qsort(us[stage], (size_t)round_count, sizeof us[stage][0], compare_doubles);
         double median = us[stage][round_count / 2];
         double least = us[stage][0];
         double greatest = us[stage][round_count - 1];
-        if (json)
+        if (json) {
             printf("%s\n  \"%s\": {\"median\": %.2f, \"min\": %.2f, \"max\": %.2f}",
                    stage ? "," : "", stage_names[stage], median, least, greatest);
-        else
+        } else {
             printf("%-36s %8.1f %8.1f %8.1f\n", stage_names[stage], median, least, greatest);
+        }
     }
-    if (json)
+    if (json) {
         printf("\n}}\n");
+    }
 }
 
 int main(int argc, char **argv)
@@ -429,15 +445,17 @@ int main(int argc, char **argv)
     bool json = false;
     int round_count = 5;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--json"))
+        if (!strcmp(argv[i], "--json")) {
             json = true;
-        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc)
+        } else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {
             round_count = atoi(argv[++i]);
-        else
+        } else {
             fail("usage: bench_stages [--json] [--rounds N] < list of files", NULL);
+        }
     }
-    if (round_count < 1 || round_count > ROUNDS_MAX)
+    if (round_count < 1 || round_count > ROUNDS_MAX) {
         fail("--rounds takes 1 to 1000", NULL);
+    }
 
     static double us[STAGE_COUNT][ROUNDS_MAX];
     struct files files = {0};
