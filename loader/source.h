@@ -29,7 +29,8 @@ struct read_request {
     bool direct;      /* O_DIRECT if the file system can, else buffered */
     uint64_t offset_bytes;
     uint64_t length_bytes;   /* 0: the whole file, whatever its size is when it is opened (and
-                                offset_bytes is not looked at) */
+                                offset_bytes is not looked at); of a shard: nothing, an empty
+                                member */
     uint64_t expect_bytes;   /* keep_open: size and mtime that the shard must have, else ESTALE; */
     int64_t expect_mtime_ns; /* 0: not checked */
     void *owner;

@@ -121,7 +121,7 @@ static bool reserve(struct read_request *request, uint64_t need_bytes)
 void read_use_file(struct read_request *request, const struct read_file *file,
                    uint64_t file_bytes_max)
 {
-    bool whole = request->length_bytes == 0;
+    bool whole = request->length_bytes == 0 && !request->keep_open;
     uint64_t offset = whole ? 0 : request->offset_bytes;
     uint64_t length = whole ? file->size_bytes : request->length_bytes;
     request->fd = file->fd;

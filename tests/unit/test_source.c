@@ -309,6 +309,24 @@ static void test_ranges(void **state)
     }
 }
 
+static void test_an_empty_member_of_a_shard_is_empty(void **state)
+{
+    (void)state;
+    put_file("shard", 5000);
+    FOR_EACH_ENGINE(source)
+    {
+        struct read_request request = {
+            .path = path_of("shard"), .keep_open = true, .offset_bytes = 1024};
+        read_one(source, &request);
+        assert_bytes(&request, 0, 0);
+        request.offset_bytes = 5000;
+        read_one(source, &request);
+        assert_bytes(&request, 0, 0);
+        request.offset_bytes = 5001;
+        assert_fails(source, &request, ENODATA);
+    }
+}
+
 static int open_fd_count(void)
 {
     int count = 0;
@@ -448,6 +466,7 @@ static void test_destroy_waits_for_reads(void **state)
         for (int i = 0; i < DEPTH; i++) {
             requests[i].path = path_of("file");
             requests[i].keep_open = i % 2 == 0;
+            requests[i].length_bytes = i % 2 == 0 ? 1000000 : 0;
             pointers[i] = &requests[i];
         }
         source_submit(source, pointers, DEPTH);
@@ -539,6 +558,7 @@ int main(void)
         FOLDER_TEST(test_a_file_that_changes_while_it_is_read),
         FOLDER_TEST(test_without_direct_reads_go_on_buffered),
         FOLDER_TEST(test_ranges),
+        FOLDER_TEST(test_an_empty_member_of_a_shard_is_empty),
         FOLDER_TEST(test_shards_stay_open_within_a_limit),
         FOLDER_TEST(test_a_changed_shard_is_stale),
         FOLDER_TEST(test_interrupt_ends_a_wait),
