@@ -14,7 +14,9 @@
 #include "loader/tar.h"
 
 enum {
-    WINDOW_BYTES = 16 * 1024, /* read at once: a small "cls" member and the header after it */
+    /* Read at once: a header, a "cls" member and the next header; where members are small, many. */
+    WINDOW_BYTES = 16 * 1024,
+    WINDOW_SMALL_BYTES = 4096,
     EXTENSIONS_MAX = 1024,
     LABEL_BYTES_MAX = 20,
 };
@@ -100,7 +102,10 @@ static const uint8_t *fetch(struct scanner *scanner, uint64_t offset_bytes, size
     if (offset_bytes < scanner->window_at ||
         offset_bytes + size_bytes > scanner->window_at + scanner->window_bytes) {
         uint64_t rest = scanner->scan->size_bytes - offset_bytes;
-        size_t wanted = rest < WINDOW_BYTES ? (size_t)rest : WINDOW_BYTES;
+        size_t wanted =
+            scanner->member.size_bytes < WINDOW_BYTES ? WINDOW_BYTES : WINDOW_SMALL_BYTES;
+        wanted = wanted > size_bytes ? wanted : size_bytes;
+        wanted = rest < wanted ? (size_t)rest : wanted;
         scanner->window_bytes = 0;
         if (read_all(scanner, scanner->window, wanted, offset_bytes) < 0) {
             return NULL;
