@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -83,7 +81,7 @@ def _add_count(parser: Parser, what: str, default: int) -> None:
     )
 
 
-# ---- serve ----------------------------------------------------------------------------------------
+# ---- serve ---------------------------------------------------------------------------------------
 
 
 def _add_serve(commands: Any) -> None:
@@ -194,7 +192,7 @@ def _await_start(process: subprocess.Popen[bytes], path: str) -> Client | None:
     return None
 
 
-# ---- stop -----------------------------------------------------------------------------------------
+# ---- stop ----------------------------------------------------------------------------------------
 
 
 def _stop(arguments: argparse.Namespace) -> int:
@@ -234,11 +232,11 @@ def _listening() -> list[str]:
 
 def _stop_one(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Ask without a hello, so that a daemon of another version can be stopped too."""
-    pid = _peer_pid(path)
+    pid = 0
     try:
         connection = Connection(path)
-        connection.send({"op": "stop", "drain": not arguments.now})
         try:
+            connection.send({"op": "stop", "drain": not arguments.now})
             answer, fds = connection.receive(arguments.timeout)
             for fd in fds:
                 os.close(fd)
@@ -246,59 +244,47 @@ def _stop_one(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 raise DaemonError(
                     f"the daemon at {path} refused: {(answer.get('error') or {}).get('message')}"
                 )
+            pid = int(answer.get("pid", 0))
             while not connection.peer_is_gone():
                 connection.receive(arguments.timeout)
-        except Disconnected:
-            pass  # it has left: what we asked for
         finally:
             connection.close()
-        _await_exit(path, pid, arguments.timeout)
     except TimeoutError:
-        raise DaemonError(
-            f"the daemon at {path} (pid {pid}) has not left for {arguments.timeout} s; "
-            f"end it with 'kill -9 {pid}'"
-        ) from None
+        raise _stays(path, pid, arguments.timeout) from None
     except (OSError, Disconnected) as error:
-        raise DaemonError(
-            f"no daemon answers at {path}: {getattr(error, 'strerror', None) or error}; "
-            "'penstock status' lists those that run"
-        ) from error
+        if pid == 0:
+            raise DaemonError(
+                f"no daemon answers at {path}: {getattr(error, 'strerror', None) or error}; "
+                "'penstock status' lists those that run"
+            ) from error
+    _await_exit(path, pid, arguments.timeout)
     return {"address": path, "pid": pid}
-
-
-def _peer_pid(path: str) -> int:
-    """The process that listens at `path`; 0 when nobody does, or in another pid namespace."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-            credentials = probe.getsockopt(
-                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-            )
-        except OSError:
-            return 0
-    return struct.unpack("3i", credentials)[0]
 
 
 def _await_exit(path: str, pid: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while _runs(pid):
         if time.monotonic() > deadline:
-            raise TimeoutError
+            raise _stays(path, pid, seconds)
         time.sleep(_POLL_SECONDS)
 
 
+def _stays(path: str, pid: int, seconds: float) -> DaemonError:
+    end = f"end it with 'kill -9 {pid}'" if pid else "find it with 'penstock status'"
+    return DaemonError(f"the daemon at {path} has not left for {seconds:g} s; {end}")
+
+
 def _runs(pid: int) -> bool:
-    """Whether a process is there and no zombie that nobody has waited for."""
-    if pid <= 0:
-        return False
+    """Whether that is a live penstockd: in another pid namespace it may be somebody else."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+            head, _, tail = file.read().rpartition(")")
     except OSError:
         return False
+    return "(penstockd" in head and tail.split()[0] not in "ZX"
 
 
-# ---- logs -----------------------------------------------------------------------------------------
+# ---- logs ----------------------------------------------------------------------------------------
 
 
 def _logs(arguments: argparse.Namespace) -> int:
@@ -357,7 +343,7 @@ def _after(old: list[str], new: list[str]) -> list[str]:
     return new
 
 
-# ---- errors ---------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 def _errors(arguments: argparse.Namespace) -> int:
@@ -383,5 +369,3 @@ def _describe(error: dict[str, Any]) -> str:
         f"sample {error['sample_id']} {error['name']} byte {error['offset']}: "
         f"{error['reason']} ({error['action']})"
     )
-
-

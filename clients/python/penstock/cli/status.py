@@ -60,7 +60,7 @@ def _status(arguments: argparse.Namespace) -> int:
             "no daemon is running; start one with 'penstock serve', or make a DataLoader"
         )
     if arguments.json:
-        print_json({"daemons": daemons})
+        print_json(_as_json(daemons))
     else:
         print("\n".join(_lines(daemons)))
     return 0
@@ -79,7 +79,7 @@ def _watch(arguments: argparse.Namespace, redraw: bool) -> int:
         except (DaemonError, Disconnected):
             daemons = []  # it may come back
         if arguments.json:
-            print_json({"time": time.time(), "daemons": daemons})
+            print_json({"time": time.time(), **_as_json(daemons)})
         else:
             lines = [time.strftime("%H:%M:%S"), *(_lines(daemons) or ["no daemon is running"])]
             if redraw:
@@ -104,8 +104,15 @@ def _look(address: str | None) -> list[dict[str, Any]]:
     return answers
 
 
+def _as_json(daemons: list[dict[str, Any]]) -> dict[str, Any]:
+    """Daemons and jobs apart; a job's daemon is the one with the same socket."""
+    jobs = [{**job, "socket": one["socket"]} for one in daemons for job in one["jobs"]]
+    bare = [{name: value for name, value in one.items() if name != "jobs"} for one in daemons]
+    return {"daemons": bare, "jobs": jobs}
+
+
 def _lines(daemons: list[dict[str, Any]]) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for daemon in daemons:
         if lines:
             lines.append("")
