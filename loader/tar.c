@@ -158,6 +158,18 @@ static const char *check_name(const char *name)
     return NULL;
 }
 
+static uint64_t padding_of(uint64_t size_bytes)
+{
+    return -size_bytes % TAR_BLOCK_BYTES;
+}
+
+/* Whether this much data after the header at hand, and its padding, is in the file. */
+static bool is_whole(const struct tar *tar, uint64_t size_bytes)
+{
+    uint64_t rest = tar->archive_bytes - tar->at_bytes - TAR_BLOCK_BYTES;
+    return size_bytes <= rest && padding_of(size_bytes) <= rest - size_bytes;
+}
+
 /* A member that is data to be used, skipped, or only a header. */
 static enum tar_result take_member(struct tar *tar, const uint8_t *block, uint64_t size_bytes,
                                    struct tar_member *member, struct tar_problem *problem)
@@ -188,14 +200,13 @@ static enum tar_result take_member(struct tar *tar, const uint8_t *block, uint64
     }
 
     uint64_t data_at = tar->at_bytes + TAR_BLOCK_BYTES;
-    if (size_bytes > tar->archive_bytes - data_at) {
+    if (!is_whole(tar, size_bytes)) {
         return bad(tar, problem, text_cut);
     }
     member->header_offset_bytes = tar->record_offset_bytes;
     member->data_offset_bytes = data_at;
     member->size_bytes = size_bytes;
-    uint64_t padding = -size_bytes % TAR_BLOCK_BYTES;
-    tar->record_offset_bytes = data_at + size_bytes + padding;
+    tar->record_offset_bytes = data_at + size_bytes + padding_of(size_bytes);
     want_header(tar, tar->record_offset_bytes);
     return TAR_MEMBER;
 }
@@ -205,7 +216,7 @@ static enum tar_result take_extended(struct tar *tar, enum tar_state state, uint
                                      struct tar_problem *problem)
 {
     uint64_t data_at = tar->at_bytes + TAR_BLOCK_BYTES;
-    if (size_bytes > tar->archive_bytes - data_at) {
+    if (!is_whole(tar, size_bytes)) {
         return bad(tar, problem, text_cut);
     }
     if (size_bytes > TAR_EXTENDED_BYTES_MAX) {
@@ -226,10 +237,10 @@ static enum tar_result skip_long_link(struct tar *tar, uint64_t size_bytes,
                                       struct tar_problem *problem)
 {
     uint64_t data_at = tar->at_bytes + TAR_BLOCK_BYTES;
-    if (size_bytes > tar->archive_bytes - data_at) {
+    if (!is_whole(tar, size_bytes)) {
         return bad(tar, problem, text_cut);
     }
-    want_header(tar, data_at + size_bytes + -size_bytes % TAR_BLOCK_BYTES);
+    want_header(tar, data_at + size_bytes + padding_of(size_bytes));
     return TAR_MORE;
 }
 
@@ -377,8 +388,7 @@ static enum tar_result feed_extended(struct tar *tar, const uint8_t *bytes,
     if (text != NULL) {
         return bad(tar, problem, text);
     }
-    uint64_t padded = size_bytes + -tar->length_bytes % TAR_BLOCK_BYTES;
-    want_header(tar, tar->at_bytes + padded);
+    want_header(tar, tar->at_bytes + size_bytes + padding_of(size_bytes));
     if (tar->state == TAR_ENDED) {
         return bad(tar, problem, "the file ends before the member that this header describes");
     }

@@ -12,7 +12,7 @@
  * What is refused (TAR_BAD): a wrong checksum, negative or unreadable sizes, members that reach
  * past the end of the file, absolute names and names with "..", sparse members, anything but zeros
  * right after the end of the archive. What is accepted: a missing end of archive (two zero blocks)
- * at the end of a member, and a last member without padding; `is_end_missing` tells.
+ * after a whole member with its padding; `is_end_missing` tells.
  */
 #ifndef PENSTOCK_LOADER_TAR_H
 #define PENSTOCK_LOADER_TAR_H

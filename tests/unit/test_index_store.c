@@ -55,6 +55,18 @@ static void stored_indices_are_used_until_a_folder_changes(void **state)
     assert_true(is_built_again(folder, "f"));
 }
 
+/* Images of containers and reproducible archives have such times. */
+static void the_first_second_of_1970_is_a_time_like_others(void **state)
+{
+    const struct temporary_folder *folder = *state;
+    const struct timespec epoch[2] = {{0, 0}, {0, 0}};
+    temporary_file(folder, "f/a/1.jpg", "");
+    assert_int_equal(utimensat(AT_FDCWD, temporary_path(folder, "f/a"), epoch, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, temporary_path(folder, "f"), epoch, 0), 0);
+    assert_true(is_built_again(folder, "f"));
+    assert_false(is_built_again(folder, "f"));
+}
+
 static void stored_indices_are_used_until_a_shard_changes(void **state)
 {
     const struct temporary_folder *folder = *state;
@@ -223,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FOLDER_TEST(stored_indices_are_used_until_a_folder_changes),
         FOLDER_TEST(stored_indices_are_used_until_a_shard_changes),
+        FOLDER_TEST(the_first_second_of_1970_is_a_time_like_others),
         FOLDER_TEST(damaged_files_are_built_again),
         FOLDER_TEST(an_index_that_cannot_be_stored_stays_in_memory),
         FOLDER_TEST(leftovers_of_a_crash_are_removed),
