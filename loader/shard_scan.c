@@ -44,7 +44,7 @@ struct scanner {
     uint8_t *extended; /* TAR_EXTENDED_BYTES_MAX, made when first wanted */
 };
 
-static const char help_repack[] = "Pack the shard again";
+static const char help_repack[] = "Copy the shard again, or pack it anew";
 static const char help_names[] =
     "Write the members of each sample one after the other, each with its own extension (GNU tar "
     "--sort=name does), or rename them";
