@@ -115,21 +115,24 @@ def _story(log, what, code):
     return f"{what} failed ({code}): {reason.strip()[:300]}\n    the whole story: {log}"
 
 
-def penstock_python(root):
-    """The python in which this checkout's Penstock is installed. Raises Unavailable."""
-    python = root / ".venv" / "bin" / "python"
+def penstock_python(root, chosen=None):
+    """The python in which Penstock is installed: `chosen`, else the checkout's. Unavailable."""
+    python = pathlib.Path(chosen) if chosen else root / ".venv" / "bin" / "python"
     probe = "import penstock; penstock.DataLoader"
+    mend = "run tools/demo or tools/test once"
     try:
-        subprocess.run(
+        done = subprocess.run(
             [str(python), "-c", probe],
-            check=True,
             capture_output=True,
             text=True,
             timeout=PROBE_SECONDS_MAX,
+            check=False,
         )
-    except FileNotFoundError:
-        raise Unavailable(f"{python} is missing: run tools/demo or tools/test once") from None
-    except subprocess.SubprocessError as error:
-        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise Unavailable(f"{lines[-1]}: run tools/demo or tools/test once") from None
-    return pathlib.Path(python)
+    except OSError as error:
+        raise Unavailable(f"{python}: {error.strerror}; {mend}") from None
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{python}: importing penstock takes too long; {mend}") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise Unavailable(f"{python}: {lines[-1]}; {mend}")
+    return python

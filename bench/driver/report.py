@@ -18,6 +18,7 @@ COLUMNS = (
     "Penstock is",
     "CPU ms/image",
     "peak PSS MiB",
+    "grown by MiB",
     "first batch s",
     "... from process start",
 )
@@ -31,6 +32,7 @@ def _row(name, entry):
         _cell(ratio, digits=2) + "x" if ratio else "-",
         _cell(entry["cpu_seconds_per_image"], 1000, 2),
         _cell(entry["pss_peak_bytes"], 2**-20),
+        _cell(entry["pss_growth_bytes"], 2**-20),
         _cell(entry["first_batch_seconds"], digits=2),
         _cell(entry["first_batch_seconds_from_start"], digits=2),
     )

@@ -125,8 +125,8 @@ SUMMED_UP = (
     "cpu_seconds_per_image",
     "first_batch_seconds",
     "first_batch_seconds_from_start",
-    "pss_start_bytes",
     "pss_peak_bytes",
+    "pss_growth_bytes",
 )
 
 

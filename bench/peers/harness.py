@@ -138,8 +138,8 @@ def main(open_stream, packages):
     for _ in range(MEMORY_BATCHES):
         _check(next(stream.batches), spec)
         memory.look()
-    result["pss_start_bytes"] = memory.start
     result["pss_peak_bytes"] = memory.peak
+    result["pss_growth_bytes"] = memory.peak - memory.start
     result["processes"] = len(process_tree.members(os.getpid()))
     print("\n" + json.dumps(result), flush=True)
     # Leave without running the peers' destructors, some of which hang or complain at exit.
