@@ -26,7 +26,7 @@ def own_daemon(arguments: Sequence[str] = ()) -> Iterator[Client]:
 
     The daemon is private and in the foreground: if this process is killed, it leaves by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+    with tempfile.TemporaryDirectory(prefix="penstock-cli-") as folder:
         path = os.path.join(folder, "penstock.sock")
         log = os.path.join(folder, "penstock.log")
         command = [daemon_binary(), "--private", "--foreground", "--socket", path]

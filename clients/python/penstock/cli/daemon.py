@@ -16,7 +16,7 @@ from .._client import Client, socket_path
 from .._daemon import daemon_binary
 from .._platform import require_linux
 from .._wire import Connection, Disconnected
-from ..errors import DaemonError
+from ..errors import DaemonError, UsageError
 from . import _targets
 from ._output import one_line, print_json, printable
 from ._parser import Parser, add_address, add_command, whole
@@ -141,13 +141,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _serve_in_background(
     arguments: argparse.Namespace, command: list[str], socket_given: str | None
 ) -> int:
-    # Its socket must be known here, whatever the configuration file says.
+    if arguments.config and not socket_given:
+        raise UsageError("--background with --config: give --socket too, to know when it is ready")
     path = socket_given or _targets.default_socket()
     log_file = os.path.abspath(arguments.log_file or os.path.splitext(path)[0] + ".log")
     if socket_given is None:
         command += ["--socket", path]
-        if os.path.dirname(path) != "/run/penstock":
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     os.makedirs(os.path.dirname(log_file), mode=0o700, exist_ok=True)
     command += ["--log-file", log_file]
     with tempfile.TemporaryFile() as stderr:

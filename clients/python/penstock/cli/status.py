@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from typing import Any
@@ -83,7 +84,9 @@ def _watch(arguments: argparse.Namespace, redraw: bool) -> int:
         else:
             lines = [time.strftime("%H:%M:%S"), *(_lines(daemons) or ["no daemon is running"])]
             if redraw:
-                text = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines)
+                # A line that wraps would shift all others at the next drawing.
+                columns = shutil.get_terminal_size().columns
+                text = "".join(f"{line[:columns]}{_CLEAR_LINE}\n" for line in lines)
                 print(f"{_HOME}{text}{_CLEAR_BELOW}", end="", flush=True)
             else:
                 print("\n".join(lines), flush=True)
