@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ from penstock import transforms as T
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
+PENSTOCK = Path(sys.executable).parent / "penstock"
 WORKERS = len(os.sched_getaffinity(0))
 BATCH_SIZE = 64
 SIZE_PX = 224
@@ -160,16 +162,26 @@ def largest_pixel_difference(folder):
     return largest, count
 
 
-def cache_place():
-    """Where the daemon keeps indexes and how much is there; or why it keeps none."""
-    command = [ROOT / ".venv/bin/penstock", "doctor", "--json"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    facts = json.loads(told)
-    folder = facts.get("cache_folder")
-    if folder is None:
-        return f"none: {facts.get('cache_reason')}"
-    size_bytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    return f"{folder}, {size_bytes / 1e6:.1f} MB"
+def short(path):
+    """As seen from the checkout, where tools/demo is run."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def ask_penstock(*arguments):
+    """What `penstock ARGUMENTS --json` prints."""
+    command = [PENSTOCK, *arguments, "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
+
+
+def cache_place(folder):
+    """Where the daemon keeps indexes, at most how much, and how much is there."""
+    checks = {check["name"]: check["text"] for check in ask_penstock("doctor")["checks"]}
+    index_path = ask_penstock("index", folder)["index_path"]
+    if index_path is None:
+        return checks["cache folder"]
+    files = [path for path in Path(index_path).parents[1].rglob("*") if path.is_file()]
+    size_bytes = sum(path.stat().st_size for path in files)
+    return f"{checks['cache folder']}; {size_bytes / 1e6:.1f} MB now"
 
 
 def main():
@@ -179,7 +191,7 @@ def main():
     if folder == parser.get_default("dataset"):
         photographs.make(folder)
     dataset = penstock.Dataset(folder)
-    print(f"data      {len(dataset):,} images of {len(dataset.classes)} classes in {folder}")
+    print(f"data      {len(dataset):,} images of {len(dataset.classes)} classes in {short(folder)}")
 
     _, before = train(torch_loader, folder, len(dataset.classes))
     print(f"torch     {before}")
@@ -190,8 +202,8 @@ def main():
 
     largest, count = largest_pixel_difference(folder)
     print(f"pixels    {count} samples: at most {largest} of 255 away from torchvision's")
-    print(f"cache     {cache_place()}")
-    print(f"next      .venv/bin/penstock bench {folder} --against torch")
+    print(f"cache     {cache_place(folder)}")
+    print(f"next      {short(PENSTOCK)} bench {short(folder)} --against torch")
 
 
 if __name__ == "__main__":
