@@ -247,11 +247,12 @@ def fuzz_tests(long: bool) -> list[Check]:
     return checks
 
 
-def python_tests(kind: str, preset: str, long: bool) -> list[Check]:
-    """One check per test file of tests/python and tests/integration."""
+def python_tests(preset: str, long: bool) -> list[Check]:
+    """One check per test file of tests/python and tests/integration; daemon of this preset."""
     checks = []
+    prefix = "" if preset == "release" else f"{preset}-"
     for path in sorted((ROOT / "tests").glob("*/test_*.py")):
-        name = f"{kind}-{path.stem.removeprefix('test_')}"
+        name = f"{prefix}{path.parent.name}-{path.stem.removeprefix('test_')}"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", "-q"]
         command += [
             f"--junitxml={LOGS / name}.xml",
@@ -293,11 +294,11 @@ def all_stages(long: bool) -> list[Stage]:
         Stage([asan], unit_tests("asan", "asan"), CPUS),
         Stage([tsan], unit_tests("tsan", "tsan"), CPUS),
         Stage([asan, build("fuzz", fuzz_programs)], fuzz_tests(long), CPUS),
-        Stage([release, install_check()], python_tests("python", "release", long)),
+        Stage([release, install_check()], python_tests("release", long)),
     ]
     if long:
-        stages.append(Stage([asan, install_check()], python_tests("python-asan", "asan", False)))
-        stages.append(Stage([tsan, install_check()], python_tests("python-tsan", "tsan", False)))
+        stages.append(Stage([asan, install_check()], python_tests("asan", False)))
+        stages.append(Stage([tsan, install_check()], python_tests("tsan", False)))
     return stages
 
 
