@@ -142,6 +142,24 @@ def stop_group(process: subprocess.Popen) -> None:
             continue
 
 
+def wait_for_daemons(patience_s: float = 30) -> None:
+    """Until no daemon of our builds runs: a sanitizer speaks of leaks when its program ends."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        links = (Path(entry) / "exe" for entry in Path("/proc").glob("[0-9]*"))
+        if not any(is_our_daemon(link) for link in links):
+            return
+        time.sleep(0.2)
+
+
+def is_our_daemon(link: Path) -> bool:
+    try:
+        path = link.readlink()
+    except OSError:  # gone, or another user's
+        return False
+    return path.name == "penstockd" and path.is_relative_to(BUILD)
+
+
 def tail(log: Path, count: int = 25) -> str:
     text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
     return "\n".join(f"    {line}" for line in text)
@@ -326,6 +344,8 @@ class Run:
             outcome = Outcome(failed=1, notes=[note, tail(check.log)])
         else:
             outcome = check.count(status, check.log)
+        if check.watched:
+            wait_for_daemons()
         for finding in check.findings():
             outcome.add(
                 Outcome(failed=1, notes=[f"    {finding.relative_to(ROOT)}:", tail(finding)])
