@@ -542,3 +542,38 @@ def test_doctor_names_what_mends_it(tool):
     (tool.base / "file").write_text("")
     found = fixes(tool, PENSTOCK_CACHE=str(tool.base / "file"))
     assert found == {"cache folder": "export PENSTOCK_CACHE=/path/on/a/local/disk"}
+
+
+class OldDaemon(threading.Thread):
+    """Answers as a daemon of another version."""
+
+    def __init__(self, path: Path, protocol: int) -> None:
+        super().__init__(daemon=True)
+        self._protocol = protocol
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self.asked: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        while "stop" not in self.asked:
+            with self._listener.accept()[0] as peer:
+                length = peer.recv(4)
+                if len(length) < 4:
+                    continue  # only looked whether somebody is there
+                self.asked.append(json.loads(peer.recv(int.from_bytes(length, "little")))["op"])
+                body = {"ok": True, "protocol": self._protocol, "version": "0.0.1", "pid": 1}
+                text = json.dumps(body).encode()
+                peer.sendall(len(text).to_bytes(4, "little") + text)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_daemon_of_another_version(tool, protocol):
+    path = tool.runtime / "old.sock"
+    old = OldDaemon(path, protocol)
+    assert fixes(tool) == {"daemon": f"penstock stop --address {path}"}
+    tool("stop", "--address", path)
+    old.join(SECONDS_MAX)
+    assert old.asked[-1] == "stop"

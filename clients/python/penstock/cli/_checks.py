@@ -150,8 +150,11 @@ def _answer_of_running(address: str | None) -> dict[str, Any] | None:
     client = _targets.try_connect(given or _targets.default_socket())
     if client is None:
         return None
-    with client:
-        return client.request("doctor")
+    try:
+        with client:
+            return client.request("doctor")
+    except (Error, Disconnected):
+        return None
 
 
 def _engine(answer: dict[str, Any]) -> Check:
@@ -229,7 +232,7 @@ def _running(address: str | None) -> Iterator[Check]:
     if given is not None:
         yield _given_daemon(given, address is None)
     for path in _targets.sockets():
-        if os.path.lexists(path):
+        if path != given and os.path.lexists(path):
             yield _socket(path)
 
 

@@ -34,7 +34,7 @@ class Measured:
         waits = sorted(self.waits)
         return {
             "images_per_second": self.samples / self.seconds,
-            "cpu_seconds_per_image": self.cpu_seconds / self.samples if self.samples else None,
+            "cpu_seconds_per_image": self.cpu_seconds / self.samples,
             "samples": self.samples,
             "batches": self.batches,
             "seconds": self.seconds,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,7 +95,8 @@ def _add_serve(commands: Any) -> None:
         "penstock serve --threads 16\npenstock serve --background --socket /run/penstock/p.sock\n"
         "penstock serve --config /etc/penstock.yaml",
         details="Options are penstockd's; those that are not given come from the file of "
-        "--config. SIGTERM drains and ends, Ctrl-C ends.",
+        "--config. SIGTERM drains and ends, Ctrl-C ends. Loaders use this daemon when "
+        "PENSTOCK_ADDRESS or address= names its socket.",
     )
     serve.add_argument("--config", metavar="FILE", help="YAML with these options as keys")
     serve.add_argument(
@@ -130,6 +133,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         command += ["--log-file", arguments.log_file]
     if arguments.json:
         print_json({"pid": os.getpid(), "socket": socket_given, "command": command})
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and that is inherited
     try:
         os.execv(command[0], command)
     except OSError as error:
@@ -173,6 +177,7 @@ def _serve_in_background(
             print_json({"pid": process.pid, "socket": path, "log_file": log_file})
         else:
             print(f"serving at {path} (pid {process.pid}, log {log_file})")
+            print(f"loaders use it with: export PENSTOCK_ADDRESS={shlex.quote(path)}")
     return 0
 
 
