@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "decode/decoder.h"
 #include "loader/clock.h"
@@ -15,6 +17,7 @@ enum {
     READ_AHEAD_MIN = 8,
     KEPT_BUFFER_BYTES = 1 << 20, /* larger read buffers are given back at once */
     READ_WAIT_MS = 1000,
+    SLICE_NS = 30000000,
 };
 
 /* A job's share of the pool: its sessions are its ranks. */
@@ -182,6 +185,10 @@ static uint32_t plan_reads(struct pipeline *pipeline, struct read_request **requ
                 continue; /* it published padding, or its last slot went: choose again */
             }
             pipeline->free_work = work->next;
+            if (work->has_no_bytes) {
+                push_ready(session_queue(session), work);
+                continue;
+            }
             session_queue(session)->reading_count++;
         }
         work->submitted_ns = now_ns;
@@ -363,10 +370,29 @@ static void run_once(struct pipeline *pipeline, struct pipeline_thread *thread)
     pipeline->waiting_count--;
 }
 
+/* Decoding is throughput work: it must give way at once when a trainer wakes up to take a batch or
+ * to launch a kernel. SCHED_BATCH with a long time slice says just that: it costs no share of the
+ * CPU, and tasks with ordinary slices may preempt it (Linux 6.12 and later; older kernels ignore
+ * the slice). */
+static void be_polite(void)
+{
+    /* struct sched_attr, version 0, as sched_setattr(2) draws it: C libraries before glibc 2.41
+     * lack it, and the kernel's header clashes with <sched.h>. */
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime_ns, deadline_ns, period_ns;
+    } attributes = {.size = sizeof attributes, .policy = SCHED_BATCH, .runtime_ns = SLICE_NS};
+    syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 static void *run_thread(void *argument)
 {
     struct pipeline_thread *thread = argument;
     struct pipeline *pipeline = thread->pipeline;
+    be_polite();
     pthread_mutex_lock(&pipeline->lock);
     while (!pipeline->is_stopping && thread->index < pipeline->thread_target) {
         run_once(pipeline, thread);

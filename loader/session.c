@@ -352,6 +352,11 @@ static bool locate_work(struct session *session, struct work *work)
     request->expect_mtime_ns = work->where.shard_mtime_ns;
     request->owner = work;
     request->error = 0;
+    work->has_no_bytes = work->where.is_shard && work->where.length_bytes == 0;
+    if (work->has_no_bytes) {
+        request->bytes = NULL;
+        request->size_bytes = 0;
+    }
     write_id(session, work->slot, work->place, work->sample_id);
     write_valid(session, work->slot, work->place, true);
     for (size_t i = 0; i < session->spec.field_count; i++) {

@@ -40,6 +40,7 @@ struct work {
     uint64_t not_before_ns; /* a read is tried again at this time */
     uint64_t submitted_ns;
     struct sample_place where;
+    bool has_no_bytes; /* the tar lacks every field that is wanted: nothing is to be read */
     struct work *next;
     char path[4096];
 };

@@ -219,7 +219,8 @@ static void run_sample(struct task *task)
             .expect_bytes = place.shard_bytes,
             .expect_mtime_ns = place.shard_mtime_ns,
         };
-        if (read_sample(&request, &task->error, name) == 0) {
+        bool has_bytes = !place.is_shard || place.length_bytes > 0;
+        if (!has_bytes || read_sample(&request, &task->error, name) == 0) {
             make_sample(task, recipe, &request, &fields, &place, name);
         }
         read_request_clear(&request);
