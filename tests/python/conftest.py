@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 
@@ -9,6 +10,11 @@ import pytest
 
 CLASSES = ("ant", "bee", "cat")
 PER_CLASS = 20
+
+
+def flat(lists) -> list:
+    """One list of the items of several."""
+    return list(itertools.chain.from_iterable(lists))
 
 
 def make_picture(seed: int, width: int, height: int):

@@ -6,10 +6,9 @@ import io
 import pickle
 import tarfile
 
+import penstock
 import pytest
 from conftest import CLASSES, PER_CLASS, make_picture
-
-import penstock
 
 np = pytest.importorskip("numpy")
 Image = pytest.importorskip("PIL.Image")

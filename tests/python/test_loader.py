@@ -7,10 +7,9 @@ import logging
 import subprocess
 import sys
 
-import pytest
-from conftest import make_folder
-
 import penstock
+import pytest
+from conftest import flat, make_folder
 from penstock import transforms as T
 
 np = pytest.importorskip("numpy")
@@ -61,7 +60,7 @@ def test_shuffled_epochs_differ_and_repeat(folder):
     first, second = ids_of(loader), ids_of(loader)
     assert first != second
     for epoch in (first, second):
-        assert sorted(sum(epoch, [])) == list(range(60))
+        assert sorted(flat(epoch)) == list(range(60))
     again = penstock.DataLoader(folder, 16, True, seed=5, transforms=SMALL)
     images = [batch[0] for batch in again]
     again.set_epoch(1)
@@ -272,7 +271,7 @@ def test_torch_samplers(folder):
     sequential = penstock.DataLoader(
         folder, 20, sampler=data.SequentialSampler(source), transforms=EVAL
     )
-    assert sum(ids_of(sequential), []) == list(range(60))
+    assert flat(ids_of(sequential)) == list(range(60))
     generator = torch.Generator().manual_seed(11)
     shuffled = penstock.DataLoader(folder, 20, True, seed=11, transforms=EVAL)
     expected = ids_of(shuffled)
@@ -299,7 +298,7 @@ def test_distributed_sampler_is_followed(folder):
     loaders = [
         penstock.DataLoader(folder, 10, sampler=sampler, transforms=EVAL) for sampler in samplers
     ]
-    halves = [sum(ids_of(loader), []) for loader in loaders]
+    halves = [flat(ids_of(loader)) for loader in loaders]
     assert sorted(halves[0] + halves[1]) == list(range(60))
     samplers[0].set_epoch(7)
     iter(loaders[0])
@@ -374,7 +373,7 @@ def test_several_loaders_at_once(folder):
     for step, batch in enumerate(train):
         assert batch.step == step
         if step == 3:
-            assert sum(ids_of(val), []) == list(range(60))
+            assert flat(ids_of(val)) == list(range(60))
     assert step == 7
 
 
@@ -404,7 +403,7 @@ def test_subset_orders(folder):
 
 def test_window_order(folder):
     loader = penstock.DataLoader(folder, 16, "window", transforms=EVAL)
-    assert sorted(sum(ids_of(loader), [])) == list(range(60))
+    assert sorted(flat(ids_of(loader))) == list(range(60))
 
 
 def test_no_daemon_at_an_address(folder, tmp_path):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-import pytest
-
 import penstock
+import pytest
 from penstock import transforms as T
 from penstock._recipe import recipe_from
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS_MAX = 30.0
 _POLL_SECONDS = 0.01
-_SOCKET_PATH_BYTES_MAX = 100
+_FOLDER_BYTES_MAX = 85  # a socket's address holds 107 bytes, the name needs 22
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def runtime_folder() -> str:
     xdg = os.environ.get("XDG_RUNTIME_DIR")
     if xdg and os.path.isdir(xdg) and os.stat(xdg).st_uid == os.getuid():
         folder = os.path.join(xdg, "penstock")
-        if len(os.fsencode(folder)) < _SOCKET_PATH_BYTES_MAX - 40:
+        if len(os.fsencode(folder)) <= _FOLDER_BYTES_MAX:
             try:
                 return _private_folder(folder)
             except OSError:
