@@ -126,7 +126,8 @@ install_penstock() {
     [ -x "$VENV/bin/penstock" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     say "Building and installing penstock into .venv"
     rm -f "$stamp"
-    pip_install --no-build-isolation --no-deps --force-reinstall -C build-dir=build/python "$ROOT"
+    pip_install --no-build-isolation --no-deps --force-reinstall \
+        --config-settings build-dir=build/python "$ROOT"
     printf '%s\n' "$wanted" >"$stamp"
 }
 
