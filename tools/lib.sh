@@ -134,8 +134,8 @@ install_penstock() {
 # What building penstock needs, and what testing it needs on top.
 BUILD_PACKAGES=(
     build-essential cmake ninja-build pkg-config
-    libjpeg-dev zlib1g-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev libxxhash-dev
-    libmicrohttpd-dev
+    libjpeg-dev zlib1g-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev libyaml-dev
+    libxxhash-dev libmicrohttpd-dev
 )
 TEST_PACKAGES=(
     libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16
