@@ -181,7 +181,7 @@ def cache_place(folder):
         return checks["cache folder"]
     files = [path for path in Path(index_path).parents[1].rglob("*") if path.is_file()]
     size_bytes = sum(path.stat().st_size for path in files)
-    return f"{checks['cache folder']}; {size_bytes / 1e6:.1f} MB now"
+    return f"{checks['cache folder']}; {size_bytes / 1e3:,.0f} kB now"
 
 
 def main():
