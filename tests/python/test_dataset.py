@@ -94,6 +94,12 @@ def test_subset_of_a_subset(folder):
             full.subset(wrong)
 
 
+def test_torch_subsets_of_ours(folder):
+    torch = pytest.importorskip("torch")
+    parts = torch.utils.data.random_split(penstock.Dataset(folder), [50, 10])
+    assert penstock.Dataset(parts[1]).sample_ids.tolist() == list(parts[1].indices)
+
+
 def test_size_is_checked(folder):
     assert len(penstock.Dataset(folder, size=60)) == 60
     with pytest.raises(penstock.DatasetError, match="size=61"):

@@ -213,6 +213,16 @@ def test_ranks_come_from_the_environment(folder, monkeypatch, caplog):
     assert len(penstock.DataLoader(folder, 5, transforms=EVAL, rank=0, world_size=1)) == 12
 
 
+def test_ranks_come_from_torch_distributed(folder, monkeypatch):
+    distributed = torch.distributed
+    loader = penstock.DataLoader(folder, 5, transforms=EVAL)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    assert next(iter(loader)).sample_ids.tolist() == [5, 6, 7, 8, 9]
+    assert len(loader) == 6
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -26,7 +26,7 @@ class Link:
         self._is_known = False  # whether a daemon has answered before: then it is waited for
 
     def get(self) -> Client:
-        """A live client. Raises DaemonError, DatasetError, Disconnected."""
+        """A live client. Raises DaemonError, DatasetError."""
         if self._client is None or self._client.peer_is_gone():
             return self.renew()
         return self._client
@@ -34,6 +34,18 @@ class Link:
     def renew(self) -> Client:
         """A new client in place of the old one, whose session ends."""
         self.close()
+        for _attempt in range(_ATTEMPTS_MAX):
+            try:
+                self._client = self._introduce()
+                return self._client
+            except Disconnected:
+                continue
+        raise DaemonError(
+            f"the daemon went away {_ATTEMPTS_MAX} times while it opened {self._dataset!r}; see "
+            "its log: penstock logs"
+        )
+
+    def _introduce(self) -> Client:
         client = connect(self._address, retry_seconds=RETRY_SECONDS if self._is_known else 0)
         try:
             self._dataset.open(client)
@@ -43,7 +55,6 @@ class Link:
             client.close()
             raise
         self._is_known = True
-        self._client = client
         return client
 
     def request(

@@ -30,13 +30,24 @@ _ATTEMPTS_MAX = 5
 class Taken:
     """A batch as it came: values and the words of its slot's header."""
 
-    __slots__ = ("bad_count", "cursor", "epoch", "ids", "is_last", "step", "valid", "values")
+    __slots__ = (
+        "bad_count",
+        "cursor",
+        "epoch",
+        "ids",
+        "is_last",
+        "samples",
+        "step",
+        "valid",
+        "values",
+    )
 
     def __init__(self, lease: Lease, reader: BatchReader, copy: bool) -> None:
         info = lease.info
         self.values, self.ids, self.valid = reader.read(lease, copy)
         self.epoch: int = info.epoch
         self.step: int = info.step
+        self.samples: int = info.valid_count
         self.bad_count: int = info.bad_count
         self.is_last = bool(info.is_last)
         self.cursor = Cursor(

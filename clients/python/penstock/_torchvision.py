@@ -20,13 +20,19 @@ class Foreign:
     indices: Sequence[int] | None
 
 
-def foreign_from(dataset: Any) -> Foreign | None:
-    """None for what is no data set object; UsageError for objects that cannot be served."""
+def without_subsets(dataset: Any) -> tuple[Any, list[int] | None]:
+    """The data set inside torch's Subset objects, and which of its samples they choose."""
     indices: list[int] | None = None
     while _is_a(dataset, "torch.utils.data", "Subset"):
         own = [int(index) for index in dataset.indices]
         indices = own if indices is None else [own[index] for index in indices]
         dataset = dataset.dataset
+    return dataset, indices
+
+
+def foreign_from(dataset: Any) -> Foreign | None:
+    """None for what is no data set object; UsageError for objects that cannot be served."""
+    dataset, indices = without_subsets(dataset)
     if _is_a(dataset, "torchvision.datasets", "DatasetFolder"):
         _check_folder(dataset)
         return Foreign(str(dataset.root), dataset.transform, dataset, indices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import logging
 import math
 import numbers
 import os
@@ -16,9 +17,11 @@ import numpy as np
 
 from ._index import NO_LABEL, IndexFile
 from ._log import log_once, logger
-from ._torchvision import Foreign, foreign_from, positions_in_ours
+from ._platform import require_linux
+from ._torchvision import Foreign, foreign_from, positions_in_ours, without_subsets
 from .errors import (
     ArgumentTypeError,
+    DaemonError,
     DatasetError,
     DatasetNotFoundError,
     DependencyError,
@@ -39,8 +42,8 @@ class Dataset:
     Args:
         root: a folder; tar shards as a path, a pattern (``*`` and braces,
             ``"/data/train-{000..146}.tar"``), ``"a::b"``, or a list of these; a torchvision
-            ``ImageFolder``, whose transform a loader then takes over, or a torch ``Subset`` of
-            one; another ``Dataset``.
+            ``ImageFolder``, whose transform a loader then takes over; another ``Dataset``; a torch
+            ``Subset`` of either.
         fields: what a batch has, in its order. Default image and label. A mapping from name to
             extensions (``{"image": "jpg;png", "caption": "txt"}``), or a list of names and
             extensions (``["jpg", "cls", "json"]``). ``cls`` is a label (int64), ``txt`` and
@@ -68,6 +71,9 @@ class Dataset:
         self._indices_digest: str | None = None
         self._fields = field_specs(fields)
         self.transform: Any = None
+        inner, chosen = without_subsets(root)
+        if isinstance(inner, Dataset):
+            root = inner if chosen is None else inner.subset(chosen)
         if isinstance(root, Dataset):
             self._source, self._indices = root._source, root._indices
             self._foreign, self.transform = root._foreign, root.transform
@@ -312,26 +318,37 @@ class _Source:
     def open(self, client: Client | None) -> IndexFile:
         if self.index is None:
             if client is None:
-                from ._client import connect
-
-                with connect(self.address) as own:
-                    self._request(own)
+                self._open_alone()
             else:
                 self._request(client)
         assert self.index is not None
         return self.index
 
+    def _open_alone(self) -> None:
+        require_linux()
+        from ._client import connect
+        from ._wire import Disconnected
+
+        with connect(self.address) as own:
+            try:
+                self._request(own)
+            except Disconnected:
+                raise DaemonError(
+                    f"the daemon went away while it indexed {self.urls[0]}; see its log"
+                    f"{own.log_hint()} and try again"
+                ) from None
+
     def _request(self, client: Client) -> None:
-        answer, fds = client.request_fds(
-            "dataset", progress=_Progress(self.urls[0]), source={"urls": self.urls}
-        )
+        progress = _Progress(self.urls[0])
+        answer, fds = client.request_fds("dataset", progress=progress, source={"urls": self.urls})
+        progress.end()
         try:
             index = IndexFile(fds[0])
         finally:
             for fd in fds:
                 os.close(fd)
         if answer.get("warning"):
-            log_once(30, answer["warning"])
+            log_once(logging.WARNING, answer["warning"])
         self.check(index.fingerprint)
         self._fingerprint = index.fingerprint
         self.index = index
@@ -355,17 +372,22 @@ class _Progress:
     def __init__(self, what: str) -> None:
         self._what = what
         self._said = False
+        self._is_on_terminal = False
 
     def __call__(self, progress: dict[str, Any]) -> None:
         done, total = progress.get("done", 0), progress.get("total", 0)
         text = f"penstock: {progress.get('what', 'indexing')} {self._what}: {done:,}"
         text += f" of {total:,}" if total else ""
         if sys.stderr is not None and sys.stderr.isatty():
-            end = "\n" if total and done >= total else ""
-            print(f"\r{text}", end=end, file=sys.stderr, flush=True)
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            self._is_on_terminal = True
         elif not self._said:
             logger.info("%s", text)
             self._said = True
+
+    def end(self) -> None:
+        if self._is_on_terminal:
+            print(file=sys.stderr)
 
 
 def field_specs(fields: Mapping[str, Any] | Sequence[str] | None) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import threading
@@ -359,7 +360,7 @@ class DataLoader:
             taken = self._open_session().take(self.timeout)
             self._cursor = taken.cursor
             iterator.is_finished = taken.is_last
-            self._meter.ended(began, len(taken.ids), taken.bad_count)
+            self._meter.ended(began, taken.samples, taken.bad_count)
             if taken.bad_count:
                 self._check_bad(taken)
             batch = Batch(
@@ -381,7 +382,9 @@ class DataLoader:
             if torch.cuda.is_available():
                 batch = batch.pin_memory()
             else:
-                log_once(20, "pin_memory=True: torch sees no CUDA device, so batches are not")
+                log_once(
+                    logging.INFO, "pin_memory=True: torch sees no CUDA device, so batches are not"
+                )
         if self._settings.device is not None:
             batch = batch.to(self._settings.device, non_blocking=self.pin_memory)
         if self._batch_map is None:
