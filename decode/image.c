@@ -26,7 +26,8 @@ struct image_reader {
 
 struct image_reader *image_reader_create(const struct image_limits *limits)
 {
-    static const struct image_limits defaults = {IMAGE_PIXELS_MAX_DEFAULT, IMAGE_SCANS_MAX_DEFAULT};
+    static const struct image_limits defaults = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT,
+                                                 .scans_max = IMAGE_SCANS_MAX_DEFAULT};
     struct image_reader *reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
         return NULL;

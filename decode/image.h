@@ -16,6 +16,7 @@
 #ifndef PENSTOCK_DECODE_IMAGE_H
 #define PENSTOCK_DECODE_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,7 @@
 struct image_limits {
     uint64_t pixels_max; /* width * height above this is DECODE_TOO_LARGE */
     uint32_t scans_max;  /* scans of a progressive JPEG above this are DECODE_TOO_LARGE */
+    bool plain_huffman;  /* libjpeg-turbo's entropy decoder also where ours would do: the twin */
 };
 
 enum {

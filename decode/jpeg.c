@@ -10,11 +10,16 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "decode/jpeg_entropy.h"
+
 /* A band is at most this many rows and about this many bytes, so that it stays in the cache. */
 enum { BAND_ROWS_MAX = 32, BAND_BYTES_MAX = 1 << 18, ROW_ALIGN_BYTES = 64, TAIL_BYTES = 64 };
 
 struct jpeg_reader {
     struct jpeg_decompress_struct codec;
+    struct jpeg_entropy *entropy;
+    bool is_plain; /* this image is left to libjpeg's own entropy decoder */
+    bool is_odd;   /* ours gave up: to be started again, plainly */
     struct jpeg_error_mgr errors;
     struct jpeg_source_mgr source;
     struct jpeg_progress_mgr progress;
@@ -129,12 +134,25 @@ static void on_progress(j_common_ptr common)
     escape(reader, DECODE_TOO_LARGE);
 }
 
+/* Our entropy decoder met something that libjpeg has to judge. */
+static void on_odd(j_decompress_ptr codec)
+{
+    struct jpeg_reader *reader = codec->client_data;
+    reader->is_odd = true;
+    escape(reader, DECODE_CORRUPT);
+}
+
 struct jpeg_reader *jpeg_reader_create(const struct image_limits *limits)
 {
     struct jpeg_reader *reader = calloc(1, sizeof *reader);
-    if (reader != NULL) {
-        reader->limits = *limits;
+    struct jpeg_entropy *entropy = jpeg_entropy_create();
+    if (reader == NULL || entropy == NULL) {
+        free(reader);
+        jpeg_entropy_destroy(entropy);
+        return NULL;
     }
+    reader->limits = *limits;
+    reader->entropy = entropy;
     return reader;
 }
 
@@ -144,6 +162,7 @@ void jpeg_reader_destroy(struct jpeg_reader *reader)
         return;
     }
     jpeg_reader_close(reader);
+    jpeg_entropy_destroy(reader->entropy);
     free(reader->band);
     free(reader);
 }
@@ -196,23 +215,31 @@ static enum decode_status check_header(struct jpeg_reader *reader)
     return DECODE_OK;
 }
 
+/* Read the header; may escape. */
+static void begin_image(struct jpeg_reader *reader)
+{
+    jpeg_reader_close(reader);
+    reader->source.bytes_in_buffer = reader->size_bytes;
+    reader->scan_offset_bytes = 0;
+    memset(&reader->codec, 0, sizeof reader->codec);
+    codec_begin(reader);
+    jpeg_read_header(&reader->codec, TRUE);
+    reader->scan_offset_bytes = offset_now(reader);
+}
+
 enum decode_status jpeg_reader_open(struct jpeg_reader *reader, const uint8_t *bytes,
                                     size_t size_bytes, struct image_info *info,
                                     struct decode_error *error)
 {
-    jpeg_reader_close(reader);
     reader->bytes = bytes;
     reader->size_bytes = size_bytes;
-    reader->source.bytes_in_buffer = size_bytes;
-    reader->scan_offset_bytes = 0;
     reader->error = error;
-    memset(&reader->codec, 0, sizeof reader->codec);
+    reader->is_plain = reader->limits.plain_huffman;
+    reader->is_odd = false;
     if (setjmp(reader->escape) != 0) {
         return reader->status;
     }
-    codec_begin(reader);
-    jpeg_read_header(&reader->codec, TRUE);
-    reader->scan_offset_bytes = offset_now(reader);
+    begin_image(reader);
     info->width_px = reader->codec.image_width;
     info->height_px = reader->codec.image_height;
     return check_header(reader);
@@ -300,25 +327,18 @@ static void skip_rows(struct jpeg_reader *reader, uint32_t count)
     }
 }
 
-enum decode_status jpeg_reader_start(struct jpeg_reader *reader, struct image_rect region,
-                                     struct decode_error *error)
+/* Begin decoding and stand behind the region's first `rows_done` rows; may escape. */
+static enum decode_status begin_rows(struct jpeg_reader *reader, uint32_t rows_done)
 {
     struct jpeg_decompress_struct *codec = &reader->codec;
-    reader->error = error;
-    reader->region = region;
-    reader->rows_left = region.height_px;
-    reader->has_all_rows = false;
     reader->errors.num_warnings = 0; /* those of the header do no harm */
-    if (setjmp(reader->escape) != 0) {
-        return reader->status;
-    }
     codec->out_color_space = codec->num_components == 4 ? JCS_CMYK : JCS_RGB;
     reader->progress.progress_monitor = on_progress;
     codec->progress = &reader->progress;
     jpeg_start_decompress(codec);
     codec->progress = NULL;
     if (is_smoothed_wrongly(codec)) {
-        return decode_fail(error, DECODE_UNSUPPORTED, offset_now(reader),
+        return decode_fail(reader->error, DECODE_UNSUPPORTED, offset_now(reader),
                            "an incomplete progressive JPEG, which libjpeg-turbo before 3.0.1 "
                            "does not smooth exactly");
     }
@@ -326,12 +346,48 @@ enum decode_status jpeg_reader_start(struct jpeg_reader *reader, struct image_re
     if (!is_smoothed(codec)) {
         crop_columns(reader, &left);
     }
-    reader->lead_bytes = (size_t)(region.x_px - left) * (size_t)codec->output_components;
+    reader->lead_bytes = (size_t)(reader->region.x_px - left) * (size_t)codec->output_components;
     enum decode_status status = reserve_band(reader);
     if (status == DECODE_OK) {
-        skip_rows(reader, region.y_px);
+        if (!reader->is_plain) {
+            jpeg_entropy_attach(reader->entropy, codec, on_odd);
+        }
+        skip_rows(reader, reader->region.y_px);
+        for (uint32_t row = 0; row < rows_done; row++) {
+            jpeg_read_scanlines(codec, &reader->band, 1);
+        }
     }
     return status;
+}
+
+/* After an escape: if it was ours, start the image again with libjpeg's own entropy decoder, to
+ * stand where it was. True if that was done, and the step that escaped is to be done again. */
+static bool start_plainly(struct jpeg_reader *reader)
+{
+    if (!reader->is_odd) {
+        return false;
+    }
+    reader->is_odd = false;
+    reader->is_plain = true;
+    if (setjmp(reader->escape) != 0) {
+        return false;
+    }
+    begin_image(reader);
+    reader->status = begin_rows(reader, reader->region.height_px - reader->rows_left);
+    return reader->status == DECODE_OK;
+}
+
+enum decode_status jpeg_reader_start(struct jpeg_reader *reader, struct image_rect region,
+                                     struct decode_error *error)
+{
+    reader->error = error;
+    reader->region = region;
+    reader->rows_left = region.height_px;
+    reader->has_all_rows = false;
+    if (setjmp(reader->escape) != 0) {
+        return start_plainly(reader) ? DECODE_OK : reader->status;
+    }
+    return begin_rows(reader, 0);
 }
 
 /* C,M,Y,K as Adobe stores it (255 = no ink) to R,G,B by Pillow's formula, in place. */
@@ -373,7 +429,9 @@ enum decode_status jpeg_reader_band(struct jpeg_reader *reader, uint32_t row_cou
     count = count < reader->band_rows ? count : reader->band_rows;
     reader->error = error;
     if (setjmp(reader->escape) != 0) {
-        return reader->status;
+        return start_plainly(reader)
+                   ? jpeg_reader_band(reader, row_count_max, rows, stride_bytes, row_count, error)
+                   : reader->status;
     }
     read_rows(reader, count);
     reader->rows_left -= count;
@@ -415,6 +473,9 @@ enum decode_status jpeg_reader_finish(struct jpeg_reader *reader, struct decode_
     if (is_suspect(reader)) {
         /* With all rows there it is no error when the bytes end before a marker comes. */
         if (setjmp(reader->escape) != 0) {
+            if (start_plainly(reader)) {
+                return jpeg_reader_finish(reader, error);
+            }
             return reader->has_all_rows && reader->status == DECODE_TRUNCATED ? DECODE_OK
                                                                               : reader->status;
         }

@@ -428,7 +428,9 @@ static int start_thread(struct pipeline *pipeline, uint32_t index, struct error 
 {
     struct pipeline_thread *thread = &pipeline->threads[index];
     struct decoder_options options = {
-        .limits = {IMAGE_PIXELS_MAX_DEFAULT, IMAGE_SCANS_MAX_DEFAULT},
+        .limits = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT,
+                   .scans_max = IMAGE_SCANS_MAX_DEFAULT,
+                   .plain_huffman = pipeline->options.level_max == KERNEL_SCALAR},
         .level_max = pipeline->options.level_max,
     };
     thread->pipeline = pipeline;

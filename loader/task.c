@@ -140,7 +140,9 @@ static void make_sample(struct task *task, struct recipe *recipe, const struct r
     struct recipe_output image = recipe_output(recipe);
     struct decoder_options options = {
         .level_max = task->level_max,
-        .limits = {IMAGE_PIXELS_MAX_DEFAULT, IMAGE_SCANS_MAX_DEFAULT}};
+        .limits = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT,
+                   .scans_max = IMAGE_SCANS_MAX_DEFAULT,
+                   .plain_huffman = task->level_max == KERNEL_SCALAR}};
     struct decoder *decoder = decoder_create(&options);
     int fd = memfd_create("penstock-sample", MFD_CLOEXEC);
     void *target = MAP_FAILED;

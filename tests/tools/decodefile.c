@@ -183,9 +183,9 @@ int main(int argc, char **argv)
         printf("%s %s\n", decode_status_name(status), error.reason);
         return 1;
     }
-    struct decoder *decoder = decoder_create(
-        &(struct decoder_options){.limits = {IMAGE_PIXELS_MAX_DEFAULT, IMAGE_SCANS_MAX_DEFAULT},
-                                  .level_max = (enum kernel_level)choose(levels, argv[1])});
+    struct decoder *decoder = decoder_create(&(struct decoder_options){
+        .limits = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT, .scans_max = IMAGE_SCANS_MAX_DEFAULT},
+        .level_max = (enum kernel_level)choose(levels, argv[1])});
     if (decoder == NULL) {
         die("no memory", "decoder");
     }

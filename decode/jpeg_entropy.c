@@ -1,0 +1,183 @@
+#include "decode/jpeg_entropy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define JPEG_INTERNALS /* the prototypes of jpegint.h want it in jpeglib.h */
+#include <jpegint.h>
+
+#include "decode/huffman.h"
+
+enum { TABLES = 4 /* of each kind */ };
+
+/* One block of an MCU. */
+struct mcu_block {
+    const struct huffman_table *dc_table, *ac_table;
+    int component; /* of the scan: whose prediction */
+};
+
+struct jpeg_entropy {
+    struct jpeg_entropy_decoder interface; /* first: libjpeg knows only this */
+    void (*give_up)(j_decompress_ptr codec);
+    struct huffman_bits bits;
+    int32_t dc[MAX_COMPS_IN_SCAN];
+    struct mcu_block blocks[D_MAX_BLOCKS_IN_MCU];
+    int block_count;
+    JDIMENSION column, row;                   /* of the next MCU */
+    JDIMENSION columns, rows;                 /* MCUs of the scan */
+    JDIMENSION wanted_first, wanted_last;     /* columns whose coefficients are looked at */
+    unsigned restart_interval, restarts_left; /* MCUs */
+    unsigned restart_number;                  /* of the next marker, 0 to 7 */
+    struct huffman_table dc_tables[TABLES], ac_tables[TABLES];
+};
+
+struct jpeg_entropy *jpeg_entropy_create(void)
+{
+    return calloc(1, sizeof(struct jpeg_entropy));
+}
+
+void jpeg_entropy_destroy(struct jpeg_entropy *entropy)
+{
+    free(entropy);
+}
+
+/* ---- MCUs --------------------------------------------------------------------------------------
+ */
+
+static bool pass_restart(struct jpeg_entropy *entropy)
+{
+    if (!huffman_bits_restart(&entropy->bits, entropy->restart_number)) {
+        return false;
+    }
+    memset(entropy->dc, 0, sizeof entropy->dc);
+    entropy->restart_number = (entropy->restart_number + 1) & 7;
+    entropy->restarts_left = entropy->restart_interval;
+    return true;
+}
+
+/* libjpeg reads on behind the scan from its own source: let that stand where we stand. */
+static void leave_scan(struct jpeg_entropy *entropy, struct jpeg_source_mgr *source)
+{
+    source->bytes_in_buffer = (size_t)(entropy->bits.end - entropy->bits.next);
+    source->next_input_byte = entropy->bits.next;
+}
+
+static bool decode_blocks(struct jpeg_entropy *entropy, JBLOCKROW *target)
+{
+    bool is_good = true;
+    for (int i = 0; i < entropy->block_count && is_good; i++) {
+        const struct mcu_block *block = &entropy->blocks[i];
+        is_good = huffman_decode_block(&entropy->bits, block->dc_table, block->ac_table,
+                                       &entropy->dc[block->component], *target[i]);
+    }
+    return is_good;
+}
+
+static bool skip_blocks(struct jpeg_entropy *entropy)
+{
+    bool is_good = true;
+    for (int i = 0; i < entropy->block_count && is_good; i++) {
+        const struct mcu_block *block = &entropy->blocks[i];
+        is_good = huffman_skip_block(&entropy->bits, block->dc_table, block->ac_table,
+                                     &entropy->dc[block->component]);
+    }
+    return is_good;
+}
+
+/* What libjpeg calls: the next MCU into target[], all zeros before; NULL: nobody wants it. */
+static boolean decode_mcu(j_decompress_ptr codec, JBLOCKROW *target)
+{
+    struct jpeg_entropy *entropy = (struct jpeg_entropy *)codec->entropy;
+    bool is_wanted = target != NULL && entropy->column >= entropy->wanted_first &&
+                     entropy->column <= entropy->wanted_last;
+    bool is_restart = entropy->restart_interval > 0 && entropy->restarts_left == 0;
+    if (entropy->row >= entropy->rows || (is_restart && !pass_restart(entropy)) ||
+        !(is_wanted ? decode_blocks(entropy, target) : skip_blocks(entropy))) {
+        entropy->give_up(codec);
+    }
+    entropy->restarts_left--;
+    if (++entropy->column == entropy->columns) {
+        entropy->column = 0;
+        if (++entropy->row == entropy->rows) {
+            leave_scan(entropy, codec->src);
+        }
+    }
+    return TRUE;
+}
+
+/* libjpeg begins another scan, which our kind of image has not. */
+static void start_pass(j_decompress_ptr codec)
+{
+    ((struct jpeg_entropy *)codec->entropy)->give_up(codec);
+}
+
+/* ---- Taking over -------------------------------------------------------------------------------
+ */
+
+static bool is_ours(j_decompress_ptr codec)
+{
+    return !codec->progressive_mode && !codec->arith_code && codec->data_precision == 8 &&
+           codec->comps_in_scan == codec->num_components && !codec->buffered_image &&
+           !codec->inputctl->has_multiple_scans && codec->Ss == 0 && codec->Se == DCTSIZE2 - 1 &&
+           codec->Ah == 0 && codec->Al == 0 && codec->unread_marker == 0 &&
+           codec->blocks_in_MCU <= D_MAX_BLOCKS_IN_MCU;
+}
+
+static const struct huffman_table *make_table(struct huffman_table *tables, int number,
+                                              JHUFF_TBL *const *sources, bool is_ac)
+{
+    struct huffman_code code = {.count = {0}};
+    if (number < 0 || number >= TABLES || sources[number] == NULL) {
+        return NULL;
+    }
+    memcpy(code.count + 1, sources[number]->bits + 1, HUFFMAN_CODE_BITS_MAX);
+    memcpy(code.symbol, sources[number]->huffval, HUFFMAN_SYMBOLS_MAX);
+    return huffman_table_make(&tables[number], &code, is_ac) ? &tables[number] : NULL;
+}
+
+static bool find_tables(struct jpeg_entropy *entropy, j_decompress_ptr codec)
+{
+    for (int i = 0; i < codec->blocks_in_MCU; i++) {
+        int component = codec->MCU_membership[i];
+        const jpeg_component_info *info = codec->cur_comp_info[component];
+        entropy->blocks[i] = (struct mcu_block){
+            .dc_table =
+                make_table(entropy->dc_tables, info->dc_tbl_no, codec->dc_huff_tbl_ptrs, false),
+            .ac_table =
+                make_table(entropy->ac_tables, info->ac_tbl_no, codec->ac_huff_tbl_ptrs, true),
+            .component = component,
+        };
+        if (entropy->blocks[i].dc_table == NULL || entropy->blocks[i].ac_table == NULL) {
+            return false;
+        }
+    }
+    entropy->block_count = codec->blocks_in_MCU;
+    return true;
+}
+
+bool jpeg_entropy_attach(struct jpeg_entropy *entropy, j_decompress_ptr codec,
+                         void (*give_up)(j_decompress_ptr codec))
+{
+    if (!is_ours(codec) || !find_tables(entropy, codec)) {
+        return false;
+    }
+    const uint8_t *next = codec->src->next_input_byte;
+    entropy->bits = huffman_bits_begin(next, next + codec->src->bytes_in_buffer);
+    entropy->interface = (struct jpeg_entropy_decoder){
+        .start_pass = start_pass,
+        .decode_mcu = decode_mcu,
+    };
+    entropy->give_up = give_up;
+    memset(entropy->dc, 0, sizeof entropy->dc);
+    entropy->column = 0;
+    entropy->row = 0;
+    entropy->columns = codec->MCUs_per_row;
+    entropy->rows = codec->MCU_rows_in_scan;
+    entropy->wanted_first = codec->master->first_iMCU_col;
+    entropy->wanted_last = codec->master->last_iMCU_col;
+    entropy->restart_interval = codec->restart_interval;
+    entropy->restarts_left = codec->restart_interval;
+    entropy->restart_number = 0;
+    codec->entropy = &entropy->interface;
+    return true;
+}
