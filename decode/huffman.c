@@ -5,11 +5,14 @@
 enum {
     LOOKS = 1 << HUFFMAN_LOOK_BITS,
     BLOCK_COEFFICIENTS = 64,
-    SYMBOL_BITS_MAX = 32, /* a code of 16 and a value of 15, rounded up */
-    RUN_END = 15,         /* run of an entry that ends the block; its size and value are 0 */
+    RUN_END = 64, /* run of an entry that ends the block */
 };
 
-#define ENTRY_END 0x80u /* flag in the byte of bits to drop */
+/* The parts of an entry. */
+#define ENTRY_BITS(entry)      ((entry)&63)
+#define ENTRY_CODE_BITS(entry) ((entry) >> 8 & 15)
+#define ENTRY_SIZE(entry)      ((entry) >> 12 & 15)
+#define ENTRY_RUN(entry)       ((entry) >> 16)
 
 /* Place of the k-th coefficient of the zigzag in a block of rows. */
 static const uint8_t natural_order[BLOCK_COEFFICIENTS] = {
@@ -21,46 +24,28 @@ static const uint8_t natural_order[BLOCK_COEFFICIENTS] = {
 /* ---- Tables ------------------------------------------------------------------------------------
  */
 
-/* The value that `size` bits stand for: those below half are negative. */
-static int32_t extend(uint32_t bits, uint32_t size)
+static uint32_t make_entry(uint32_t symbol, uint32_t code_bits, bool is_ac)
 {
-    int32_t value = (int32_t)bits;
-    return size > 0 && value < 1 << (size - 1) ? value - (1 << size) + 1 : value;
-}
-
-/* The entry of a symbol whose code has `length` bits, when the look-up's bits begin with it and go
- * on with `rest` (rest_bits of them). */
-static uint32_t look_entry(uint32_t symbol, uint32_t length, uint32_t rest, uint32_t rest_bits,
-                           bool is_ac)
-{
-    uint32_t run = is_ac ? symbol >> 4 : 0;
     uint32_t size = symbol & 15;
+    uint32_t run = is_ac ? symbol >> 4 : 0;
     if (is_ac && size == 0 && run != 15) {
-        return length | ENTRY_END | RUN_END << 8;
+        run = RUN_END;
     }
-    if (size <= rest_bits) {
-        int32_t value = extend(rest >> (rest_bits - size), size);
-        return (length + size) | run << 8 | (uint32_t)value << 16;
-    }
-    return length | run << 8 | size << 12;
+    return (code_bits + size) | code_bits << 8 | size << 12 | run << 16;
 }
 
-/* Fill the look-ups that begin with each code of up to HUFFMAN_LOOK_BITS; code_bits[] receives the
- * length of that code, 0 where it is longer. */
-static void make_looks(struct huffman_table *table, bool is_ac, uint8_t code_bits[LOOKS])
+/* Fill the look-ups that begin with each code of up to HUFFMAN_LOOK_BITS. */
+static void make_looks(struct huffman_table *table, bool is_ac)
 {
     uint32_t code = 0;
     uint32_t place = 0;
     memset(table->look, 0, sizeof table->look);
-    memset(code_bits, 0, LOOKS);
     for (uint32_t length = 1; length <= HUFFMAN_LOOK_BITS; length++) {
         for (uint32_t i = 0; i < table->code.count[length]; i++, place++, code++) {
             uint32_t rest_bits = HUFFMAN_LOOK_BITS - length;
+            uint32_t entry = make_entry(table->code.symbol[place], length, is_ac);
             for (uint32_t rest = 0; rest < 1u << rest_bits; rest++) {
-                uint32_t look = code << rest_bits | rest;
-                table->look[look] =
-                    look_entry(table->code.symbol[place], length, rest, rest_bits, is_ac);
-                code_bits[look] = (uint8_t)length;
+                table->look[code << rest_bits | rest] = entry;
             }
         }
         code <<= 1;
@@ -68,29 +53,38 @@ static void make_looks(struct huffman_table *table, bool is_ac, uint8_t code_bit
 }
 
 /* As many coefficients as the bits of one look-up hold the codes of. */
-static uint16_t skip_entry(const struct huffman_table *table, const uint8_t code_bits[LOOKS],
-                           uint32_t look)
+static uint16_t skip_entry(const struct huffman_table *table, uint32_t look)
 {
-    enum { ADVANCE_MAX = 64 }; /* a block has no more */
     uint32_t used = 0;
     uint32_t advance = 0;
-    while (used < HUFFMAN_LOOK_BITS && advance < ADVANCE_MAX) {
-        uint32_t ahead = look << used & (LOOKS - 1);
-        uint32_t entry = table->look[ahead];
-        if (code_bits[ahead] == 0 || used + code_bits[ahead] > HUFFMAN_LOOK_BITS) {
+    while (used < HUFFMAN_LOOK_BITS && advance < BLOCK_COEFFICIENTS) {
+        uint32_t entry = table->look[look << used & (LOOKS - 1)];
+        if (entry == 0 || used + ENTRY_CODE_BITS(entry) > HUFFMAN_LOOK_BITS) {
             break; /* its code goes beyond the bits that are known here */
         }
-        if (entry & ENTRY_END) {
-            return (uint16_t)((used + code_bits[ahead]) | advance << 5 | HUFFMAN_SKIP_END);
+        used += ENTRY_BITS(entry);
+        if (ENTRY_RUN(entry) == RUN_END) {
+            return (uint16_t)(used | advance << 5 | HUFFMAN_SKIP_END);
         }
-        used += (entry & 0x7f) + (entry >> 12 & 15);
-        advance += (entry >> 8 & 15) + 1;
+        advance += ENTRY_RUN(entry) + 1;
     }
     return (uint16_t)(used | advance << 5);
 }
 
-/* Limits and offsets of codes by length, and whether they are a code at all. */
-static bool make_limits(struct huffman_table *table)
+/* Coefficients of 8-bit images have at most 10 bits, differences of DC 11; so two symbols never
+ * have more than the 56 bits that a refill promises. */
+static bool has_ordinary_sizes(const struct huffman_code *code, uint32_t symbol_count, bool is_ac)
+{
+    for (uint32_t i = 0; i < symbol_count; i++) {
+        if ((is_ac ? code->symbol[i] & 15 : code->symbol[i]) > (is_ac ? 10 : 11)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Limits and offsets of codes by length, and whether they are a code that we take. */
+static bool make_limits(struct huffman_table *table, bool is_ac)
 {
     uint32_t code = 0;
     uint32_t place = 0;
@@ -104,7 +98,7 @@ static bool make_limits(struct huffman_table *table)
         table->limit[length] = code << (HUFFMAN_CODE_BITS_MAX - length);
         code <<= 1;
     }
-    return true;
+    return has_ordinary_sizes(&table->code, place, is_ac);
 }
 
 bool huffman_table_make(struct huffman_table *table, const struct huffman_code *code, bool is_ac)
@@ -112,15 +106,14 @@ bool huffman_table_make(struct huffman_table *table, const struct huffman_code *
     if (table->is_made && memcmp(&table->code, code, sizeof *code) == 0) {
         return true;
     }
-    uint8_t code_bits[LOOKS];
     table->code = *code;
-    table->is_made = make_limits(table);
+    table->is_made = make_limits(table, is_ac);
     if (!table->is_made) {
         return false;
     }
-    make_looks(table, is_ac, code_bits);
+    make_looks(table, is_ac);
     for (uint32_t look = 0; look < LOOKS && is_ac; look++) {
-        table->skip[look] = skip_entry(table, code_bits, look);
+        table->skip[look] = skip_entry(table, look);
     }
     return true;
 }
@@ -128,139 +121,136 @@ bool huffman_table_make(struct huffman_table *table, const struct huffman_code *
 /* ---- Bits --------------------------------------------------------------------------------------
  */
 
-struct huffman_bits huffman_bits_begin(const uint8_t *bytes, const uint8_t *end)
+size_t huffman_clean(const uint8_t *bytes, const uint8_t *end, uint8_t *target,
+                     const uint8_t **stop)
 {
-    return (struct huffman_bits){.next = bytes, .end = end};
-}
-
-/* Byte by byte, where 0xff is near: 0xff00 stands for 0xff, anything else is a marker. */
-static void refill_slowly(struct huffman_bits *bits)
-{
-    while (bits->count <= 56) {
-        uint64_t byte = 0;
-        bool is_data = bits->next < bits->end && bits->made_up == 0;
-        if (is_data) {
-            byte = *bits->next;
-            if (byte == 0xff) {
-                is_data = bits->end - bits->next > 1 && bits->next[1] == 0;
-                bits->next += is_data; /* over the zero, too */
-            }
+    uint8_t *to = target;
+    for (;;) {
+        const uint8_t *mark = memchr(bytes, 0xff, (size_t)(end - bytes));
+        bool is_data = mark != NULL && end - mark > 1 && mark[1] == 0;
+        const uint8_t *until = mark == NULL ? end : mark + is_data;
+        memcpy(to, bytes, (size_t)(until - bytes));
+        to += until - bytes;
+        bytes = until;
+        if (!is_data) {
+            break;
         }
-        if (is_data) {
-            bits->next++;
-        } else {
-            byte = 0;
-            bits->made_up += 8;
-        }
-        bits->bits |= byte << (56 - bits->count);
-        bits->count += 8;
+        bytes++; /* over the zero */
     }
+    memset(to, 0, HUFFMAN_TAIL_BYTES);
+    *stop = bytes;
+    return (size_t)(to - target);
 }
 
-/* Have at least 56 bits ready. */
+struct huffman_bits huffman_bits_begin(const uint8_t *clean, size_t size_bytes)
+{
+    return (struct huffman_bits){.next = clean, .end = clean + size_bytes};
+}
+
+int64_t huffman_bits_left(const struct huffman_bits *bits)
+{
+    return 8 * (int64_t)(bits->end - bits->next) + bits->count;
+}
+
+/* Have at least 56 bits. What is loaded depends on `next` alone, which is known long before: the
+ * load waits for nothing. Bits beyond `count` are put there, too; they are the same again when
+ * they are loaded the next time. */
 static inline __attribute__((always_inline)) void refill(struct huffman_bits *bits)
 {
-    if (__builtin_expect(bits->end - bits->next >= 8, 1)) {
-        uint64_t word;
-        memcpy(&word, bits->next, sizeof word);
-        uint64_t inverse = ~word;
-        bool has_ff = (inverse - 0x0101010101010101u) & ~inverse & 0x8080808080808080u;
-        if (__builtin_expect(!has_ff && bits->made_up == 0, 1)) {
+    uint64_t word;
+    memcpy(&word, bits->next, sizeof word);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-            word = __builtin_bswap64(word);
+    word = __builtin_bswap64(word);
 #endif
-            int32_t bytes = (63 - bits->count) >> 3;
-            bits->bits |= word >> bits->count;
-            bits->count += 8 * bytes;
-            /* Bits beyond `count` were put there, too: they are the same when they come again. */
-            bits->next += bytes;
-            return;
-        }
-    }
-    bits->bits &= bits->count == 0 ? 0 : ~(uint64_t)0 << (64 - bits->count);
-    refill_slowly(bits);
+    bits->bits |= word >> bits->count;
+    bits->next += (63 - bits->count) >> 3;
+    bits->count |= 56;
 }
 
-static inline __attribute__((always_inline)) uint32_t peek(const struct huffman_bits *bits,
-                                                           uint32_t count)
+static inline __attribute__((always_inline)) uint32_t look(const struct huffman_bits *bits)
 {
-    return (uint32_t)(bits->bits >> (64 - count));
+    return (uint32_t)(bits->bits >> (64 - HUFFMAN_LOOK_BITS));
 }
 
 static inline __attribute__((always_inline)) void drop(struct huffman_bits *bits, uint32_t count)
 {
     bits->bits <<= count;
-    bits->count -= (int32_t)count;
-}
-
-bool huffman_bits_restart(struct huffman_bits *bits, unsigned number)
-{
-    int32_t padding = bits->count - bits->made_up;
-    if (padding < 0 || padding >= 8 || bits->end - bits->next < 2 || bits->next[0] != 0xff ||
-        bits->next[1] != 0xd0 + number) {
-        return false;
-    }
-    *bits = huffman_bits_begin(bits->next + 2, bits->end);
-    return true;
+    bits->count -= count;
 }
 
 /* ---- Symbols -----------------------------------------------------------------------------------
  */
 
-/* A symbol whose code is longer than a look-up; -1 if there is none. */
-static int32_t long_symbol(struct huffman_bits *bits, const struct huffman_table *table)
+/* The entry of a symbol whose code is longer than a look-up, made on the spot; 0 if there is no
+ * such code. Needs 16 bits. */
+static __attribute__((noinline)) uint32_t long_entry(uint64_t bits,
+                                                     const struct huffman_table *table, bool is_ac)
 {
-    uint32_t ahead = peek(bits, HUFFMAN_CODE_BITS_MAX);
+    uint32_t ahead = (uint32_t)(bits >> (64 - HUFFMAN_CODE_BITS_MAX));
     for (uint32_t length = HUFFMAN_LOOK_BITS + 1; length <= HUFFMAN_CODE_BITS_MAX; length++) {
         if (ahead < table->limit[length]) {
             uint32_t code = ahead >> (HUFFMAN_CODE_BITS_MAX - length);
-            drop(bits, length);
-            return table->code.symbol[(int32_t)code + table->offset[length]];
+            uint32_t symbol = table->code.symbol[(int32_t)code + table->offset[length]];
+            /* The bits of the code do not fit their field: take_symbol() works them out. */
+            return make_entry(symbol, 0, is_ac) + length;
         }
     }
-    return -1;
+    return 0;
 }
 
-/* The value of an entry, its bits dropped. */
-static inline __attribute__((always_inline)) int32_t take_value(struct huffman_bits *bits,
-                                                                uint32_t entry)
+/* The value that follows the code at the head of `bits`: those whose first bit is 0 are negative
+ * (T.81, figure F.12). */
+static inline __attribute__((always_inline)) int32_t value_of(uint64_t bits, uint32_t code_bits,
+                                                              uint32_t size)
 {
-    uint32_t size = entry >> 12 & 15;
-    drop(bits, entry & 0x7f);
-    if (__builtin_expect(size == 0, 1)) {
-        return (int16_t)(entry >> 16);
+    uint64_t value = bits << code_bits;
+    int32_t below = (1 - (1 << size)) & ~(int32_t)((int64_t)value >> 63);
+    return (int32_t)((value >> 1) >> (63 - size)) + below;
+}
+
+/* The next symbol's entry; its value is in *value and its bits are dropped. 0: there
+ * is no such code. */
+static inline __attribute__((always_inline)) uint32_t take_symbol(struct huffman_bits *bits,
+                                                                  const struct huffman_table *table,
+                                                                  bool is_ac, int32_t *value)
+{
+    uint32_t entry = table->look[look(bits)];
+    uint32_t code_bits = ENTRY_CODE_BITS(entry);
+    if (__builtin_expect(entry == 0, 0)) {
+        entry = long_entry(bits->bits, table, is_ac);
+        code_bits = ENTRY_BITS(entry) - ENTRY_SIZE(entry);
     }
-    int32_t value = extend(peek(bits, size), size);
-    drop(bits, size);
-    return value;
+    *value = value_of(bits->bits, code_bits, ENTRY_SIZE(entry));
+    drop(bits, ENTRY_BITS(entry));
+    return entry;
 }
 
 static inline __attribute__((always_inline)) bool
 decode_dc(struct huffman_bits *bits, const struct huffman_table *table, int32_t *dc)
 {
-    if (bits->count < SYMBOL_BITS_MAX) {
-        refill(bits);
-    }
-    uint32_t entry = table->look[peek(bits, HUFFMAN_LOOK_BITS)];
     int32_t difference;
-    if (__builtin_expect(entry != 0, 1)) {
-        difference = take_value(bits, entry);
-    } else {
-        int32_t size = long_symbol(bits, table);
-        if (size < 0 || size > 15) {
-            return false;
-        }
-        difference = size == 0 ? 0 : extend(peek(bits, (uint32_t)size), (uint32_t)size);
-        drop(bits, (uint32_t)size);
-    }
+    refill(bits);
+    uint32_t entry = take_symbol(bits, table, false, &difference);
     *dc += difference;
-    return *dc >= INT16_MIN && *dc <= INT16_MAX;
+    return entry != 0 && *dc >= INT16_MIN && *dc <= INT16_MAX;
 }
 
-/* Were only bits used that were there? */
-static inline bool is_honest(const struct huffman_bits *bits)
+/* One coefficient; k becomes the place of the next. False at the end of the block, when k is 64,
+ * and at something odd. */
+static inline __attribute__((always_inline)) bool
+decode_ac(struct huffman_bits *bits, const struct huffman_table *table, uint32_t *k, int16_t *block)
 {
-    return bits->count >= bits->made_up;
+    int32_t value;
+    uint32_t entry = take_symbol(bits, table, true, &value);
+    uint32_t place = *k + ENTRY_RUN(entry);
+    if (__builtin_expect(place >= BLOCK_COEFFICIENTS || entry == 0, 0)) {
+        bool is_end = ENTRY_RUN(entry) == RUN_END;
+        *k = is_end ? BLOCK_COEFFICIENTS : BLOCK_COEFFICIENTS + 1;
+        return false;
+    }
+    block[natural_order[place]] = (int16_t)value;
+    *k = place + 1;
+    return *k < BLOCK_COEFFICIENTS;
 }
 
 bool huffman_decode_block(struct huffman_bits *caller_bits, const struct huffman_table *dc_table,
@@ -271,65 +261,25 @@ bool huffman_decode_block(struct huffman_bits *caller_bits, const struct huffman
         return false;
     }
     block[0] = (int16_t)*dc;
-    for (uint32_t k = 1; k < BLOCK_COEFFICIENTS; k++) {
-        if (bits.count < SYMBOL_BITS_MAX) {
-            refill(&bits);
+    uint32_t k = 1;
+    do {
+        refill(&bits); /* enough for two symbols of at most 16 + 10 bits */
+        if (!decode_ac(&bits, ac_table, &k, block)) {
+            break;
         }
-        uint32_t entry = ac_table->look[peek(&bits, HUFFMAN_LOOK_BITS)];
-        uint32_t size = entry >> 12 & 15;
-        uint32_t run = entry >> 8 & 15;
-        int32_t value = (int16_t)(entry >> 16);
-        if (__builtin_expect(entry == 0, 0)) {
-            int32_t symbol = long_symbol(&bits, ac_table);
-            if (symbol < 0) {
-                return false;
-            }
-            run = (uint32_t)symbol >> 4;
-            size = (uint32_t)symbol & 15;
-            if (size == 0 && run != 15) {
-                break;
-            }
-            value = 0;
-        } else {
-            drop(&bits, entry & 0x7f);
-            if (entry & ENTRY_END) {
-                break;
-            }
-        }
-        if (size != 0) {
-            value = extend(peek(&bits, size), size);
-            drop(&bits, size);
-        }
-        k += run;
-        if (__builtin_expect(k >= BLOCK_COEFFICIENTS, 0)) {
-            return false;
-        }
-        block[natural_order[k]] = (int16_t)value;
-    }
+    } while (decode_ac(&bits, ac_table, &k, block));
     *caller_bits = bits;
-    return is_honest(&bits);
+    return k == BLOCK_COEFFICIENTS && huffman_bits_left(&bits) >= 0;
 }
 
-/* Pass over one coefficient; k becomes that of the next, 64 at the block's end. */
+/* Pass over one coefficient; false at something odd. */
 static bool skip_one(struct huffman_bits *bits, const struct huffman_table *table, uint32_t *k)
 {
-    uint32_t entry = table->look[peek(bits, HUFFMAN_LOOK_BITS)];
-    uint32_t run = entry >> 8 & 15;
-    uint32_t size = entry >> 12 & 15;
-    bool is_end = (entry & ENTRY_END) != 0;
-    if (entry == 0) {
-        int32_t symbol = long_symbol(bits, table);
-        if (symbol < 0) {
-            return false;
-        }
-        run = (uint32_t)symbol >> 4;
-        size = (uint32_t)symbol & 15;
-        is_end = size == 0 && run != 15;
-        entry = 0;
-    }
-    drop(bits, (entry & 0x7f) + (is_end ? 0 : size));
-    *k = is_end ? BLOCK_COEFFICIENTS : *k + run + 1;
-    return *k <= BLOCK_COEFFICIENTS;
+    int32_t value;
+    uint32_t entry = take_symbol(bits, table, true, &value);
+    uint32_t run = ENTRY_RUN(entry);
+    *k = run == RUN_END ? BLOCK_COEFFICIENTS : *k + run + 1;
+    return entry != 0 && *k <= BLOCK_COEFFICIENTS;
 }
 
 bool huffman_skip_block(struct huffman_bits *caller_bits, const struct huffman_table *dc_table,
@@ -340,22 +290,17 @@ bool huffman_skip_block(struct huffman_bits *caller_bits, const struct huffman_t
         return false;
     }
     for (uint32_t k = 1; k < BLOCK_COEFFICIENTS;) {
-        if (bits.count < SYMBOL_BITS_MAX) {
-            refill(&bits);
-        }
-        uint32_t entry = ac_table->skip[peek(&bits, HUFFMAN_LOOK_BITS)];
+        refill(&bits);
+        uint32_t entry = ac_table->skip[look(&bits)];
         uint32_t after = k + (entry >> 5 & 127);
         /* An entry may hold more than is left of this block. */
         if (__builtin_expect((entry & 31) != 0 && after < BLOCK_COEFFICIENTS, 1)) {
             drop(&bits, entry & 31);
-            if (entry & HUFFMAN_SKIP_END) {
-                break;
-            }
-            k = after;
+            k = entry & HUFFMAN_SKIP_END ? BLOCK_COEFFICIENTS : after;
         } else if (!skip_one(&bits, ac_table, &k)) {
             return false;
         }
     }
     *caller_bits = bits;
-    return is_honest(&bits);
+    return huffman_bits_left(&bits) >= 0;
 }

@@ -8,7 +8,7 @@
 
 #include "decode/huffman.h"
 
-enum { TABLES = 4 /* of each kind */ };
+enum { TABLES = 4 /* of each kind */, KEPT_BYTES_MAX = 4 << 20 };
 
 /* One block of an MCU. */
 struct mcu_block {
@@ -20,6 +20,9 @@ struct jpeg_entropy {
     struct jpeg_entropy_decoder interface; /* first: libjpeg knows only this */
     void (*give_up)(j_decompress_ptr codec);
     struct huffman_bits bits;
+    uint8_t *clean; /* the data up to the next marker, which is at `stop` */
+    size_t clean_bytes;
+    const uint8_t *stop, *end; /* in the source */
     int32_t dc[MAX_COMPS_IN_SCAN];
     struct mcu_block blocks[D_MAX_BLOCKS_IN_MCU];
     int block_count;
@@ -38,28 +41,43 @@ struct jpeg_entropy *jpeg_entropy_create(void)
 
 void jpeg_entropy_destroy(struct jpeg_entropy *entropy)
 {
-    free(entropy);
+    if (entropy != NULL) {
+        free(entropy->clean);
+        free(entropy);
+    }
 }
 
 /* ---- MCUs --------------------------------------------------------------------------------------
  */
 
-static bool pass_restart(struct jpeg_entropy *entropy)
+/* Go on with the data that begins at `bytes`. False if no marker follows it: the file is cut, and
+ * where exactly that hurts is for libjpeg to say. */
+static bool begin_data(struct jpeg_entropy *entropy, const uint8_t *bytes)
 {
-    if (!huffman_bits_restart(&entropy->bits, entropy->restart_number)) {
-        return false;
-    }
+    size_t size_bytes = huffman_clean(bytes, entropy->end, entropy->clean, &entropy->stop);
+    entropy->bits = huffman_bits_begin(entropy->clean, size_bytes);
     memset(entropy->dc, 0, sizeof entropy->dc);
-    entropy->restart_number = (entropy->restart_number + 1) & 7;
     entropy->restarts_left = entropy->restart_interval;
-    return true;
+    return entropy->end - entropy->stop >= 2;
 }
 
-/* libjpeg reads on behind the scan from its own source: let that stand where we stand. */
+/* Expect the next restart marker here, with less than a byte of padding before it. */
+static bool pass_restart(struct jpeg_entropy *entropy)
+{
+    const uint8_t *marker = entropy->stop;
+    if (huffman_bits_left(&entropy->bits) >= 8 ||
+        marker[1] != JPEG_RST0 + entropy->restart_number) {
+        return false;
+    }
+    entropy->restart_number = (entropy->restart_number + 1) & 7;
+    return begin_data(entropy, marker + 2);
+}
+
+/* libjpeg reads on behind the scan from its own source: let that stand at the marker. */
 static void leave_scan(struct jpeg_entropy *entropy, struct jpeg_source_mgr *source)
 {
-    source->bytes_in_buffer = (size_t)(entropy->bits.end - entropy->bits.next);
-    source->next_input_byte = entropy->bits.next;
+    source->bytes_in_buffer = (size_t)(entropy->end - entropy->stop);
+    source->next_input_byte = entropy->stop;
 }
 
 static bool decode_blocks(struct jpeg_entropy *entropy, JBLOCKROW *target)
@@ -155,20 +173,31 @@ static bool find_tables(struct jpeg_entropy *entropy, j_decompress_ptr codec)
     return true;
 }
 
+static bool reserve_clean(struct jpeg_entropy *entropy, size_t size_bytes)
+{
+    size_t need = size_bytes + HUFFMAN_TAIL_BYTES;
+    if (need > entropy->clean_bytes || entropy->clean_bytes > KEPT_BYTES_MAX) {
+        free(entropy->clean);
+        entropy->clean = malloc(need);
+        entropy->clean_bytes = entropy->clean != NULL ? need : 0;
+    }
+    return entropy->clean != NULL;
+}
+
 bool jpeg_entropy_attach(struct jpeg_entropy *entropy, j_decompress_ptr codec,
                          void (*give_up)(j_decompress_ptr codec))
 {
-    if (!is_ours(codec) || !find_tables(entropy, codec)) {
+    const uint8_t *next = codec->src->next_input_byte;
+    if (!is_ours(codec) || !find_tables(entropy, codec) ||
+        !reserve_clean(entropy, codec->src->bytes_in_buffer)) {
         return false;
     }
-    const uint8_t *next = codec->src->next_input_byte;
-    entropy->bits = huffman_bits_begin(next, next + codec->src->bytes_in_buffer);
     entropy->interface = (struct jpeg_entropy_decoder){
         .start_pass = start_pass,
         .decode_mcu = decode_mcu,
     };
     entropy->give_up = give_up;
-    memset(entropy->dc, 0, sizeof entropy->dc);
+    entropy->end = next + codec->src->bytes_in_buffer;
     entropy->column = 0;
     entropy->row = 0;
     entropy->columns = codec->MCUs_per_row;
@@ -176,8 +205,10 @@ bool jpeg_entropy_attach(struct jpeg_entropy *entropy, j_decompress_ptr codec,
     entropy->wanted_first = codec->master->first_iMCU_col;
     entropy->wanted_last = codec->master->last_iMCU_col;
     entropy->restart_interval = codec->restart_interval;
-    entropy->restarts_left = codec->restart_interval;
     entropy->restart_number = 0;
+    if (!begin_data(entropy, next)) {
+        return false;
+    }
     codec->entropy = &entropy->interface;
     return true;
 }
