@@ -61,8 +61,9 @@ static void fail(const char *what)
 static void *allocate(size_t bytes)
 {
     void *memory = malloc(bytes);
-    if (!memory)
+    if (!memory) {
         fail("out of memory");
+    }
     memset(memory, 0, bytes);
     return memory;
 }
@@ -70,8 +71,9 @@ static void *allocate(size_t bytes)
 static void run_weights(struct subject *s)
 {
     if (!resize_axis_set(s->x, s->filter, s->in_width, OUT, 0, OUT) ||
-        !resize_axis_set(s->y, s->filter, s->in_height, OUT, 0, OUT))
+        !resize_axis_set(s->y, s->filter, s->in_height, OUT, 0, OUT)) {
         fail("out of memory");
+    }
 }
 
 static void run_columns(struct subject *s)
@@ -146,8 +148,9 @@ static double time_item(const struct item *item, struct subject *s, int round_co
     int calls = 1 + (int)(2000.0 / ((now_us() - begin) / 2 + 0.1));
     for (int round = 0; round < round_count; round++) {
         begin = now_us();
-        for (int i = 0; i < calls; i++)
+        for (int i = 0; i < calls; i++) {
             item->run(s);
+        }
         times[round] = (now_us() - begin) / calls;
     }
     qsort(times, (size_t)round_count, sizeof(times[0]), compare_doubles);
@@ -157,15 +160,19 @@ static double time_item(const struct item *item, struct subject *s, int round_co
 static void print_table(double times[][KERNEL_AVX512 + 1], const bool *present)
 {
     printf("%-30s", "microseconds");
-    for (int level = 0; level <= KERNEL_AVX512; level++)
-        if (present[level])
+    for (int level = 0; level <= KERNEL_AVX512; level++) {
+        if (present[level]) {
             printf("%10s", kernel_level_name((enum kernel_level)level));
+        }
+    }
     printf("\n");
     for (int i = 0; i < ITEM_COUNT; i++) {
         printf("%-30s", items[i].name);
-        for (int level = 0; level <= KERNEL_AVX512; level++)
-            if (present[level])
+        for (int level = 0; level <= KERNEL_AVX512; level++) {
+            if (present[level]) {
                 printf("%10.1f", times[i][level]);
+            }
+        }
         printf("\n");
     }
 }
@@ -177,8 +184,9 @@ static void print_json(double times[][KERNEL_AVX512 + 1], const bool *present)
         const char *comma = "";
         printf("%s\n  \"%s\": {", i ? "," : "", items[i].name);
         for (int level = 0; level <= KERNEL_AVX512; level++) {
-            if (!present[level])
+            if (!present[level]) {
                 continue;
+            }
             printf("%s\"%s\": %.2f", comma, kernel_level_name((enum kernel_level)level),
                    times[i][level]);
             comma = ", ";
@@ -193,8 +201,9 @@ static void setup(struct subject *s)
     size_t source_bytes = (size_t)4000 * 3000 * 3;
     s->x = resize_axis_create();
     s->y = resize_axis_create();
-    if (!s->x || !s->y)
+    if (!s->x || !s->y) {
         fail("out of memory");
+    }
     s->source = allocate(source_bytes + 64);
     s->middle = allocate(3 * OUT * (size_t)3000 + 64);
     s->resized = allocate(3 * OUT * OUT + 64);
@@ -222,32 +231,37 @@ int main(int argc, char **argv)
     bool json = false;
     int round_count = 15;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--json"))
+        if (!strcmp(argv[i], "--json")) {
             json = true;
-        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc)
+        } else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {
             round_count = atoi(argv[++i]);
-        else
+        } else {
             fail("usage: bench_kernels [--json] [--rounds N]");
+        }
     }
-    if (round_count < 1 || round_count > ROUNDS_MAX)
+    if (round_count < 1 || round_count > ROUNDS_MAX) {
         fail("--rounds takes 1 to 1000");
+    }
 
     struct subject subject = {0};
     static double times[ITEM_COUNT][KERNEL_AVX512 + 1];
     bool present[KERNEL_AVX512 + 1] = {false};
     setup(&subject);
     for (int level = 0; level <= KERNEL_AVX512; level++) {
-        if (kernels_detect((enum kernel_level)level) != (enum kernel_level)level)
+        if (kernels_detect((enum kernel_level)level) != (enum kernel_level)level) {
             continue;
+        }
         present[level] = true;
         subject.kernels = kernels_get((enum kernel_level)level);
-        for (int i = 0; i < ITEM_COUNT; i++)
+        for (int i = 0; i < ITEM_COUNT; i++) {
             times[i][level] = time_item(&items[i], &subject, round_count);
+        }
     }
     teardown(&subject);
-    if (json)
+    if (json) {
         print_json(times, present);
-    else
+    } else {
         print_table(times, present);
+    }
     return 0;
 }

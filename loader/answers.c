@@ -36,8 +36,7 @@ static json_t *answer_hello(const struct server *server, const struct request *r
                      "log_file", text_or_null(server->config->log_file));
 }
 
-/* ---- status ------------------------------------------------------------------------------------
- */
+/* ---- status ----------------------------------------------------------------------------- */
 
 static uint64_t resident_bytes(void)
 {
@@ -94,8 +93,7 @@ static json_t *answer_status(const struct server *server)
         (json_int_t)pool.bad_count, "read_bytes", (json_int_t)pool.read_bytes, "jobs", jobs);
 }
 
-/* ---- errors, logs, doctor ----------------------------------------------------------------------
- */
+/* ---- errors, logs, doctor --------------------------------------------------------------- */
 
 /* A name may be no UTF-8: such bytes become '?'. */
 static json_t *loose_text(const char *text)
@@ -178,8 +176,7 @@ static json_t *answer_doctor(const struct server *server)
         (json_int_t)server->cache.limit_bytes, "huge_pages", huge_pages);
 }
 
-/* ---- The session of this connection ------------------------------------------------------------
- */
+/* ---- The session of this connection ----------------------------------------------------- */
 
 static json_t *answer_seek(const struct connection *connection, const struct request *request,
                            struct error *error)

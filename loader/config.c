@@ -143,8 +143,7 @@ static int set_option(struct config *config, int key, const char *value, struct 
     }
 }
 
-/* ---- The file ----------------------------------------------------------------------------------
- */
+/* ---- The file --------------------------------------------------------------------------- */
 
 struct config_file {
     char *texts[9]; /* in the order of file_keys */
@@ -224,8 +223,7 @@ static int load_file(const char *path, struct config *config, struct error *erro
     return result;
 }
 
-/* ---- Both --------------------------------------------------------------------------------------
- */
+/* ---- Both ------------------------------------------------------------------------------- */
 
 static int set_default_socket(struct config *config, struct error *error)
 {

@@ -15,8 +15,7 @@
 
 enum { PROGRESS_INTERVAL_NS = 100000000, INDEX_THREADS = 16 };
 
-/* ---- Sending -----------------------------------------------------------------------------------
- */
+/* ---- Sending ---------------------------------------------------------------------------- */
 
 static void flush(struct connection *connection)
 {
@@ -55,8 +54,7 @@ static void send_error(struct connection *connection, const struct error *error)
     send_reply(connection, reply_error(error), NULL, 0);
 }
 
-/* ---- Sessions ----------------------------------------------------------------------------------
- */
+/* ---- Sessions --------------------------------------------------------------------------- */
 
 static void end_session(struct connection *connection, const char *why)
 {
@@ -138,8 +136,7 @@ static void begin_session(struct connection *connection, struct task *task)
              ring_region_bytes(session_ring(session)));
 }
 
-/* ---- Tasks -------------------------------------------------------------------------------------
- */
+/* ---- Tasks ------------------------------------------------------------------------------ */
 
 static void forget_index(struct connection *connection)
 {
@@ -259,8 +256,7 @@ void connection_tend(struct connection *connection)
     }
 }
 
-/* ---- Receiving ---------------------------------------------------------------------------------
- */
+/* ---- Receiving -------------------------------------------------------------------------- */
 
 static void handle_message(struct connection *connection, struct message *message)
 {
@@ -321,8 +317,7 @@ static void socket_ready(struct watch *watch, uint32_t events)
     }
 }
 
-/* ---- Life --------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------- */
 
 static bool is_allowed(const struct server *server, const struct ucred *peer)
 {

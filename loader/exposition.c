@@ -11,8 +11,7 @@
 #include "loader/connection.h"
 #include "loader/reply.h"
 
-/* ---- Labels and text ---------------------------------------------------------------------------
- */
+/* ---- Labels and text -------------------------------------------------------------------- */
 
 /* A label's value: backslash, quote and newline escaped. */
 static void write_label(FILE *out, const char *text)
@@ -55,8 +54,7 @@ static double uptime_seconds(const struct server *server)
     return (double)(clock_now_ns() - server->started_ns) / 1e9;
 }
 
-/* ---- Prometheus --------------------------------------------------------------------------------
- */
+/* ---- Prometheus ------------------------------------------------------------------------- */
 
 static void write_family(FILE *out, const char *name, const char *type, const char *help)
 {
@@ -185,8 +183,7 @@ char *exposition_metrics(const struct server *server)
     return fclose(out) == 0 ? text : (free(text), NULL);
 }
 
-/* ---- The page ----------------------------------------------------------------------------------
- */
+/* ---- The page --------------------------------------------------------------------------- */
 
 static const char page_head[] =
     "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>"

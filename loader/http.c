@@ -21,8 +21,7 @@ struct http {
     struct watch watch;
 };
 
-/* ---- Answers -----------------------------------------------------------------------------------
- */
+/* ---- Answers ---------------------------------------------------------------------------- */
 
 /* `text` is freed by libmicrohttpd; NULL: out of memory. */
 static enum MHD_Result send_text(struct MHD_Connection *connection, unsigned status,
@@ -83,8 +82,7 @@ static void http_ready(struct watch *watch, uint32_t events)
     MHD_run(http->daemon);
 }
 
-/* ---- Life --------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------- */
 
 /* "HOST:PORT" taken apart; brackets around an IPv6 host go. */
 static int split_address(const char *address, char *host, size_t host_bytes, const char **port,

@@ -19,7 +19,7 @@ struct plan_epoch {
     uint64_t window_count;
 };
 
-/* ---- Windows --------------------------------------------------------------------------------- */
+/* ---- Windows ---------------------------------------------------------------------------- */
 
 /* Windows of epoch 0 that are still growing: 1, 2, 4, ... below window_shards. */
 static uint32_t growing_count(const struct plan_order *order, uint64_t epoch)
@@ -108,7 +108,7 @@ struct plan_place plan_window_sample(const struct plan_order *order, uint64_t ep
     return (struct plan_place){plan_shard(order, epoch, window->shard_first + i), position};
 }
 
-/* ---- Epochs ---------------------------------------------------------------------------------- */
+/* ---- Epochs ----------------------------------------------------------------------------- */
 
 /* Order the shards, add up their samples, key the windows; false when memory is short. */
 static bool window_epoch_fill(struct plan_epoch *epoch)
@@ -218,7 +218,7 @@ uint64_t plan_index(const struct plan_epoch *epoch, uint64_t position)
     return 0;
 }
 
-/* ---- Batches and ranks ----------------------------------------------------------------------- */
+/* ---- Batches and ranks ------------------------------------------------------------------ */
 
 bool plan_cut_is_valid(const struct plan_cut *cut)
 {

@@ -70,8 +70,7 @@ json_t *reply_plan(uint64_t sample_count, const struct plan_cut *cut, uint32_t r
                      (json_int_t)rank_samples(cut, rank));
 }
 
-/* ---- attach ------------------------------------------------------------------------------------
- */
+/* ---- attach ----------------------------------------------------------------------------- */
 
 static json_t *tensor_field(const char *name, const char *dtype, json_t *shape, const char *strides,
                             uint64_t offset_bytes, uint64_t bytes)
@@ -128,8 +127,7 @@ json_t *reply_attach(struct session *session)
                      (json_int_t)ring_region_bytes(ring), "fields", fields);
 }
 
-/* ---- stats -------------------------------------------------------------------------------------
- */
+/* ---- stats ------------------------------------------------------------------------------ */
 
 const char *reply_limit(const struct pipeline_session_stats *stats,
                         const struct pipeline_stats *pool)

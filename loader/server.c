@@ -22,8 +22,7 @@
 
 enum { EVENTS_MAX = 64, TICK_MS = 1000, TASK_TICK_MS = 100, BACKLOG = 512 };
 
-/* ---- The epoll set -----------------------------------------------------------------------------
- */
+/* ---- The epoll set ---------------------------------------------------------------------- */
 
 int server_watch(struct server *server, struct watch *watch, uint32_t events)
 {
@@ -77,8 +76,7 @@ static void signals_ready(struct watch *watch, uint32_t events)
     }
 }
 
-/* ---- Life --------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------- */
 
 static int open_events(struct server *server, int listen_fd)
 {
@@ -219,8 +217,7 @@ void server_deinit(struct server *server)
     close(server->epoll_fd);
 }
 
-/* ---- The socket --------------------------------------------------------------------------------
- */
+/* ---- The socket ------------------------------------------------------------------------- */
 
 /* Make the socket's folder if it is missing; it must be ours and closed to others. */
 static int open_folder(const struct config *config, struct error *error)
@@ -260,7 +257,7 @@ static int bind_socket(const struct config *config, struct error *error)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, config->socket, sizeof address.sun_path);
     if (is_answered(&address)) {
-        return error_set(error, ERROR_USAGE,
+        return error_set(error, ERROR_STATE,
                          "a daemon already serves %s. Use it, stop it (`penstock stop --address "
                          "%s`), or give another --socket.",
                          config->socket, config->socket);
@@ -271,7 +268,7 @@ static int bind_socket(const struct config *config, struct error *error)
     int status = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)&address, sizeof address);
     umask(mask);
     if (status != 0 || listen(fd, BACKLOG) != 0) {
-        error_set(error, ERROR_USAGE, "cannot listen on %s: %s.", config->socket, strerror(errno));
+        error_set(error, ERROR_IO, "cannot listen on %s: %s.", config->socket, strerror(errno));
         if (fd >= 0) {
             close(fd);
         }

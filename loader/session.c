@@ -62,264 +62,7 @@ uint64_t session_batches_from(const struct session *session, uint64_t position)
     return plan_batch_count(&cut);
 }
 
-/* ---- The cursor: which batch comes next --------------------------------------------------------
- */
-
-/* Stand at (epoch, position); false when memory for the epoch's plan is short. */
-static bool move_cursor(struct session *session, uint64_t epoch, uint64_t position)
-{
-    if (session->plan == NULL || session->plan_epoch_number != epoch) {
-        struct plan_epoch *plan = plan_epoch_create(&session->order, epoch);
-        if (plan == NULL) {
-            return false;
-        }
-        plan_epoch_destroy(session->plan);
-        session->plan = plan;
-        session->plan_epoch_number = epoch;
-    }
-    session->cut.start = position;
-    session->cursor_batch = 0;
-    session->cursor_batches = plan_batch_count(&session->cut);
-    return true;
-}
-
-/* If the cursor's epoch is used up, go to the start of the next one. */
-static bool settle_cursor(struct session *session)
-{
-    while (session->cursor_batch >= session->cursor_batches) {
-        if (!move_cursor(session, session->plan_epoch_number + 1, 0)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Canonical index of the sample at a position of the cursor's epoch. */
-static uint64_t canonical_at(const struct session *session, uint64_t position)
-{
-    uint64_t index = plan_index(session->plan, position);
-    return session->subset != NULL ? session->subset[index] : index;
-}
-
-/* ---- Slots -------------------------------------------------------------------------------------
- */
-
-static uint8_t *place_address(struct session *session, uint32_t slot, size_t field, uint32_t place)
-{
-    const struct batch_layout *layout = &session->layout;
-    return ring_slot_base(session->ring, slot) + layout->field_offset_bytes[field] +
-           place * layout->row_bytes[field];
-}
-
-static void write_id(struct session *session, uint32_t slot, uint32_t place, uint64_t sample_id)
-{
-    uint8_t *base = ring_slot_base(session->ring, slot) + session->layout.id_offset_bytes;
-    memcpy(base + place * sizeof sample_id, &sample_id, sizeof sample_id);
-}
-
-static void write_valid(struct session *session, uint32_t slot, uint32_t place, bool is_valid)
-{
-    ring_slot_base(session->ring, slot)[session->layout.valid_offset_bytes + place] = is_valid;
-    session->fills[slot].is_good[place] = is_valid;
-}
-
-/* Everything of a place but id and validity as for a sample that does not exist. */
-static void write_blank(struct session *session, uint32_t slot, uint32_t place)
-{
-    const int64_t label = BATCH_LABEL_NONE;
-    for (size_t i = 0; i < session->spec.field_count; i++) {
-        uint8_t *address = place_address(session, slot, i, place);
-        memset(address, 0, session->layout.row_bytes[i]);
-        if (session->spec.fields[i].kind == FIELD_LABEL) {
-            memcpy(address, &label, sizeof label);
-        }
-    }
-}
-
-static void write_padding(struct session *session, struct fill *fill)
-{
-    for (uint32_t place = fill->sample_count; place < fill->place_count; place++) {
-        write_blank(session, fill->slot, place);
-        write_id(session, fill->slot, place, BATCH_ID_NONE);
-        write_valid(session, fill->slot, place, false);
-    }
-}
-
-/* What the state is after the cursor's batch; the cursor moves past it. */
-static void note_next(struct session *session, struct fill *fill)
-{
-    fill->is_last = session->cursor_batch + 1 == session->cursor_batches;
-    if (fill->is_last) {
-        fill->next_epoch = fill->epoch + 1;
-        fill->next_position = 0;
-    } else {
-        fill->next_epoch = fill->epoch;
-        fill->next_position = plan_position_after(&session->cut, session->cursor_batch);
-        if (session->spec.order == PLAN_WINDOW) {
-            struct plan_window window = plan_epoch_window(session->plan, fill->next_position);
-            fill->next_window_ordinal = window.ordinal;
-            fill->next_window_first = window.position_first;
-        }
-    }
-}
-
-/* Claim a slot for the cursor's batch and make it the one that is planned. */
-static bool begin_fill(struct session *session)
-{
-    if (!settle_cursor(session)) {
-        session->has_ended = true; /* no memory: the trainer's timeout tells it */
-        return false;
-    }
-    int slot = ring_claim(session->ring);
-    if (slot < 0) {
-        return false;
-    }
-    struct plan_slice slice = plan_slice(&session->cut, session->cursor_batch, session->spec.rank);
-    struct fill *fill = &session->fills[slot];
-    uint8_t *is_good = fill->is_good;
-    *fill = (struct fill){
-        .is_active = true,
-        .is_good = is_good,
-        .slot = (uint32_t)slot,
-        .generation = session->generation,
-        .epoch = session->plan_epoch_number,
-        .step = session->cut.start / session->cut.batch + session->cursor_batch,
-        .first_position = slice.first,
-        .sample_count = slice.count,
-        .place_count = slice.count + slice.padded_count,
-    };
-    note_next(session, fill);
-    session->cursor_batch++;
-    write_padding(session, fill);
-    session->order_queue[session->order_tail++ % LAYOUT_SLOTS_MAX] = (uint32_t)slot;
-    session->planning = fill;
-    return true;
-}
-
-/* ---- Publishing --------------------------------------------------------------------------------
- */
-
-static void move_place(struct session *session, uint32_t slot, uint32_t from, uint32_t to)
-{
-    uint8_t *base = ring_slot_base(session->ring, slot);
-    for (size_t i = 0; i < session->spec.field_count; i++) {
-        memcpy(place_address(session, slot, i, to), place_address(session, slot, i, from),
-               session->layout.row_bytes[i]);
-    }
-    uint8_t *ids = base + session->layout.id_offset_bytes;
-    memcpy(ids + to * sizeof(uint64_t), ids + from * sizeof(uint64_t), sizeof(uint64_t));
-    uint8_t *valid = base + session->layout.valid_offset_bytes;
-    valid[to] = valid[from];
-}
-
-/* Under "skip": close the gaps that bad samples left. */
-static void close_gaps(struct session *session, struct fill *fill)
-{
-    uint32_t kept = 0;
-    for (uint32_t place = 0; place < fill->place_count; place++) {
-        bool is_padding = place >= fill->sample_count;
-        if (fill->is_good[place] || is_padding) {
-            if (kept != place) {
-                move_place(session, fill->slot, place, kept);
-            }
-            kept++;
-        }
-    }
-    fill->sample_count -= fill->place_count - kept;
-    fill->place_count = kept;
-}
-
-static void write_header(struct session *session, const struct fill *fill)
-{
-    struct slot_header *header = ring_slot_header(session->ring, fill->slot);
-    memset(header, 0, sizeof *header);
-    bool is_error = fill->error.kind != ERROR_NONE;
-    header->kind = is_error ? SLOT_ERROR : SLOT_BATCH;
-    header->epoch = fill->epoch;
-    header->step = fill->step;
-    header->position = fill->first_position;
-    header->next_epoch = fill->next_epoch;
-    header->next_position = fill->next_position;
-    header->next_window_ordinal = fill->next_window_ordinal;
-    header->next_window_first = fill->next_window_first;
-    header->place_count = fill->place_count;
-    for (uint32_t place = 0; place < fill->sample_count; place++) {
-        header->valid_count += session->spec.on_error == BAD_SKIP || fill->is_good[place];
-    }
-    header->bad_count = fill->bad_count;
-    header->is_last = fill->is_last;
-    header->side_bytes = fill->side_used_bytes;
-    if (is_error) {
-        snprintf(header->error_kind, sizeof header->error_kind, "%s",
-                 error_kind_name(fill->error.kind));
-        snprintf(header->error_text, sizeof header->error_text, "%s", fill->error.text);
-    }
-}
-
-/* The rate, and how long all slots were full, brought up to now. */
-static void note_time(struct session *session)
-{
-    uint64_t now_ns = clock_now_ns();
-    struct ring_usage usage = ring_usage(session->ring);
-    uint64_t passed_ns = now_ns - session->noted_ns;
-    if (session->was_full) {
-        session->full_ns += passed_ns;
-    }
-    session->noted_ns = now_ns;
-    session->was_full = usage.free_count == 0 && usage.filling_count == 0;
-    if (now_ns - session->rate_ns >= 1000000000u) {
-        session->images_per_second = (double)(session->published_samples - session->rate_samples) *
-                                     1e9 / (double)(now_ns - session->rate_ns);
-        session->rate_ns = now_ns;
-        session->rate_samples = session->published_samples;
-    }
-}
-
-static void publish_fill(struct session *session, struct fill *fill)
-{
-    if (session->spec.on_error == BAD_SKIP && fill->bad_count > 0) {
-        close_gaps(session, fill);
-    }
-    write_header(session, fill);
-    if (fill->error.kind != ERROR_NONE) {
-        session->has_ended = true;
-    }
-    session->published_batches++;
-    session->published_samples += fill->sample_count;
-    session->bad_count += fill->bad_count;
-    session->last_epoch = fill->epoch;
-    session->last_step = fill->step;
-    ring_publish(session->ring, fill->slot);
-    fill->is_active = false;
-    note_time(session);
-}
-
-/* Publish or put back every finished slot whose turn has come. */
-static void settle_fills(struct session *session)
-{
-    while (session->order_head != session->order_tail) {
-        struct fill *fill =
-            &session->fills[session->order_queue[session->order_head % LAYOUT_SLOTS_MAX]];
-        bool is_planned = fill->planned_count == fill->sample_count;
-        bool is_stale = fill->generation != session->generation || session->has_ended;
-        if (fill->pending_count > 0 || (!is_planned && !is_stale)) {
-            return;
-        }
-        session->order_head++;
-        if (session->planning == fill) {
-            session->planning = NULL;
-        }
-        if (is_stale) {
-            fill->is_active = false;
-            ring_abandon(session->ring, fill->slot);
-        } else {
-            publish_fill(session, fill);
-        }
-    }
-}
-
-/* ---- Work --------------------------------------------------------------------------------------
- */
+/* ---- Work ------------------------------------------------------------------------------- */
 
 bool session_has_next(struct session *session)
 {
@@ -357,13 +100,13 @@ static bool locate_work(struct session *session, struct work *work)
         request->bytes = NULL;
         request->size_bytes = 0;
     }
-    write_id(session, work->slot, work->place, work->sample_id);
-    write_valid(session, work->slot, work->place, true);
+    session_write_id(session, work->slot, work->place, work->sample_id);
+    session_write_valid(session, work->slot, work->place, true);
     for (size_t i = 0; i < session->spec.field_count; i++) {
         if (session->spec.fields[i].kind == FIELD_LABEL) {
             int64_t label =
                 work->where.label == INDEX_NO_LABEL ? BATCH_LABEL_NONE : work->where.label;
-            memcpy(place_address(session, work->slot, i, work->place), &label, sizeof label);
+            memcpy(session_place(session, work->slot, i, work->place), &label, sizeof label);
         }
     }
     return true;
@@ -373,13 +116,13 @@ bool session_next(struct session *session, struct work *work)
 {
     struct fill *fill = session->planning;
     while (fill == NULL || fill->planned_count == fill->sample_count) {
-        if (!session_has_next(session) || !begin_fill(session)) {
+        if (!session_has_next(session) || !session_begin_fill(session)) {
             return false;
         }
         fill = session->planning;
         if (fill->sample_count == 0) { /* nothing but padding */
             session->planning = NULL;
-            settle_fills(session);
+            session_settle_fills(session);
         }
         fill = session->planning;
     }
@@ -387,7 +130,7 @@ bool session_next(struct session *session, struct work *work)
     work->slot = fill->slot;
     work->place = fill->planned_count;
     work->epoch = fill->epoch;
-    work->canonical = canonical_at(session, fill->first_position + fill->planned_count);
+    work->canonical = session_canonical_at(session, fill->first_position + fill->planned_count);
     work->replacements = 0;
     fill->planned_count++;
     fill->pending_count++;
@@ -417,7 +160,7 @@ static bool make_side_field(struct session *session, struct work *work, size_t f
            bytes, size_bytes);
     struct slot_text text = {.offset_bytes = (uint32_t)offset,
                              .length_bytes = (uint32_t)size_bytes};
-    memcpy(place_address(session, work->slot, field, work->place), &text, sizeof text);
+    memcpy(session_place(session, work->slot, field, work->place), &text, sizeof text);
     return true;
 }
 
@@ -442,7 +185,7 @@ enum decode_status session_make(struct session *session, struct work *work, stru
             struct sample_key key = {session->spec.seed, work->epoch, work->sample_id};
             enum decode_status status =
                 decoder_run(decoder, session->recipe, key, request->bytes + offset, length,
-                            place_address(session, work->slot, i, work->place), error);
+                            session_place(session, work->slot, i, work->place), error);
             if (status != DECODE_OK) {
                 error->offset_bytes += work->where.offset_bytes + offset;
                 return status;
@@ -461,7 +204,7 @@ enum decode_status session_make(struct session *session, struct work *work, stru
 static void complete_place(struct session *session, struct fill *fill)
 {
     fill->pending_count--;
-    settle_fills(session);
+    session_settle_fills(session);
 }
 
 /* Keep the failure of the lowest place: which one is told does not depend on threads. */
@@ -517,10 +260,10 @@ static enum work_fate finish_bad(struct session *session, struct work *work,
     fill->bad_count++;
     switch (session->spec.on_error) {
     case BAD_RAISE: break;
-    case BAD_SKIP: write_valid(session, work->slot, work->place, false); return WORK_DONE;
+    case BAD_SKIP: session_write_valid(session, work->slot, work->place, false); return WORK_DONE;
     case BAD_ZERO:
-        write_blank(session, work->slot, work->place);
-        write_valid(session, work->slot, work->place, false);
+        session_write_blank(session, work->slot, work->place);
+        session_write_valid(session, work->slot, work->place, false);
         return WORK_DONE;
     case BAD_REPLACE:
         if (replace_work(session, work)) {
@@ -605,14 +348,13 @@ enum work_fate session_read_failed(struct session *session, struct work *work)
     return WORK_DONE;
 }
 
-/* ---- Trainer -----------------------------------------------------------------------------------
- */
+/* ---- Trainer ---------------------------------------------------------------------------- */
 
 bool session_collect(struct session *session)
 {
     bool any = ring_collect(session->ring) > 0;
     if (any) {
-        note_time(session);
+        session_note_time(session);
     }
     return any;
 }
@@ -634,13 +376,13 @@ int session_seek(struct session *session, uint64_t epoch, uint64_t position, uin
     session->generation++;
     session->has_ended = false;
     session->planning = NULL;
-    if (!move_cursor(session, epoch, position)) {
+    if (!session_move_cursor(session, epoch, position)) {
         session->has_ended = true;
         return error_set(error, ERROR_MEMORY, "no memory for the plan of epoch %llu.",
                          (unsigned long long)epoch);
     }
-    settle_fills(session);
-    note_time(session);
+    session_settle_fills(session);
+    session_note_time(session);
     return 0;
 }
 

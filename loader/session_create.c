@@ -15,8 +15,7 @@ static double to_mib(uint64_t bytes)
     return (double)bytes / (1024.0 * 1024.0);
 }
 
-/* ---- The samples -------------------------------------------------------------------------------
- */
+/* ---- The samples ------------------------------------------------------------------------ */
 
 static int check_subset(const struct index *index, const uint64_t *subset, uint64_t count,
                         struct error *error)
@@ -166,8 +165,7 @@ static int make_recipe(struct session *session, struct error *error)
     return 0;
 }
 
-/* ---- The ring ----------------------------------------------------------------------------------
- */
+/* ---- The ring --------------------------------------------------------------------------- */
 
 static int make_ring(struct session *session, struct error *error)
 {

@@ -69,4 +69,24 @@ struct session {
     struct session_queue queue;
 };
 
+/* ---- session_batches.c; under the pipeline's lock, but session_place() */
+
+/* Stand at (epoch, position); false when memory for the epoch's plan is short. */
+bool session_move_cursor(struct session *session, uint64_t epoch, uint64_t position);
+/* Canonical index of the sample at a position of the cursor's epoch. */
+uint64_t session_canonical_at(const struct session *session, uint64_t position);
+/* Claim a slot for the cursor's batch and make it the one that is planned; false without one. */
+bool session_begin_fill(struct session *session);
+/* Publish or put back every finished slot whose turn has come. */
+void session_settle_fills(struct session *session);
+/* Bring the rate, and how long all slots were full, up to now. */
+void session_note_time(struct session *session);
+
+/* Where a field of a place lies. */
+uint8_t *session_place(struct session *session, uint32_t slot, size_t field, uint32_t place);
+void session_write_id(struct session *session, uint32_t slot, uint32_t place, uint64_t sample_id);
+void session_write_valid(struct session *session, uint32_t slot, uint32_t place, bool is_valid);
+/* Everything of a place but id and validity as for a sample that does not exist. */
+void session_write_blank(struct session *session, uint32_t slot, uint32_t place);
+
 #endif /* PENSTOCK_LOADER_SESSION_PRIVATE_H */

@@ -16,8 +16,7 @@
 
 enum { TASK_STACK_BYTES = 1 << 20 };
 
-/* ---- The subset --------------------------------------------------------------------------------
- */
+/* ---- The subset ------------------------------------------------------------------------- */
 
 /* Read the client's list of canonical indices: a copy, since it may write to it at any time. */
 static int read_subset(int fd, uint64_t **subset, uint64_t *count, struct error *error)
@@ -47,8 +46,7 @@ static int read_subset(int fd, uint64_t **subset, uint64_t *count, struct error 
     return 0;
 }
 
-/* ---- The operations ----------------------------------------------------------------------------
- */
+/* ---- The operations --------------------------------------------------------------------- */
 
 static int open_index(struct task *task, bool *was_built, char *warning)
 {
@@ -168,11 +166,14 @@ static void make_sample(struct task *task, struct recipe *recipe, const struct r
                       (unsigned long long)(place->offset_bytes + offset + fault.offset_bytes),
                       decode_status_name(status), fault.reason);
         } else {
-            task->reply = json_pack(
-                "{s:b, s:[i,i,i], s:s, s:s, s:I, s:s, s:I}", "ok", 1, "shape", 3,
-                (int)image.height_px, (int)image.width_px, "dtype", reply_dtype_name(image.dtype),
-                "strides", image.layout == PACK_NCHW ? "nchw" : "nhwc", "label",
-                (json_int_t)place->label, "name", name, "bytes", (json_int_t)length);
+            char geometry[GEOMETRY_TEXT_BYTES];
+            geometry_describe(decoder_geometry(decoder), geometry, sizeof geometry);
+            task->reply = json_pack("{s:b, s:[i,i,i], s:s, s:s, s:I, s:s, s:I, s:s}", "ok", 1,
+                                    "shape", 3, (int)image.height_px, (int)image.width_px, "dtype",
+                                    reply_dtype_name(image.dtype), "strides",
+                                    image.layout == PACK_NCHW ? "nchw" : "nhwc", "label",
+                                    (json_int_t)place->label, "name", name, "bytes",
+                                    (json_int_t)length, "geometry", geometry);
             task->fds[0] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         }
         munmap(target, image.bytes);
@@ -231,8 +232,7 @@ static void run_sample(struct task *task)
     field_map_clear(&fields);
 }
 
-/* ---- The thread --------------------------------------------------------------------------------
- */
+/* ---- The thread ------------------------------------------------------------------------- */
 
 static void run_operation(struct task *task)
 {

@@ -38,7 +38,7 @@ MAY_INCLUDE = {
 
 # Headers of the C library, Linux and the compiler: anyone may include these.
 SYSTEM_HEADERS = set(
-    """assert ctype cpuid dirent dlfcn endian errno fcntl fnmatch float ftw getopt glob immintrin
+    """assert ctype cpuid dirent dlfcn endian errno fcntl fnmatch float ftw getopt glob immintrin netdb
     inttypes limits locale math mntent poll pthread pwd sched semaphore setjmp signal spawn
     stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
     syslog time unistd arm_neon""".split()
@@ -47,7 +47,8 @@ SYSTEM_FOLDERS = {"sys", "linux", "arpa", "net", "netinet", "asm", "sanitizer"}
 
 # Third-party headers and the files, or folders ending in "/", that may include them.
 HOMES = {
-    "jpeglib.h": ["decode/jpeg.c", "bench/bench_stages.c"],
+    "jpegint.h": ["decode/jpeg_entropy.c"],
+    "jpeglib.h": ["decode/jpeg.c", "decode/jpeg_entropy.", "bench/bench_stages.c"],
     "jerror.h": ["decode/jpeg.c"],
     "zlib.h": ["decode/png_rows.c"],
     "webp/": ["decode/webp.c"],

@@ -65,8 +65,9 @@ bool test_resize(int level, const struct test_resize *job, const uint8_t *source
     bool ok = x && y && middle &&
               resize_axis_set(x, filter, job->width, job->out_width, job->cut_x, job->cut_width) &&
               resize_axis_set(y, filter, job->height, job->out_height, job->cut_y, job->cut_height);
-    if (ok)
+    if (ok) {
         run_passes(kernels, job, x, y, source, middle, target);
+    }
     resize_axis_destroy(x);
     resize_axis_destroy(y);
     free(middle);

@@ -54,9 +54,11 @@ static uint8_t *make_bytes(size_t bytes)
 
 static bool is_guard(const uint8_t *memory, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++)
-        if (memory[i] != GUARD)
+    for (size_t i = 0; i < bytes; i++) {
+        if (memory[i] != GUARD) {
             return false;
+        }
+    }
     return true;
 }
 
@@ -64,9 +66,11 @@ static bool is_guard(const uint8_t *memory, size_t bytes)
 static size_t vector_levels(enum kernel_level levels[3])
 {
     size_t count = 0;
-    for (int level = KERNEL_NEON; level <= KERNEL_AVX512; level++)
-        if (kernels_detect((enum kernel_level)level) == (enum kernel_level)level)
+    for (int level = KERNEL_NEON; level <= KERNEL_AVX512; level++) {
+        if (kernels_detect((enum kernel_level)level) == (enum kernel_level)level) {
             levels[count++] = (enum kernel_level)level;
+        }
+    }
     return count;
 }
 
@@ -84,8 +88,9 @@ enum { SPECIAL_COUNT = sizeof(special_sizes) / sizeof(special_sizes[0]), SIZE_RO
 
 static struct plane_size size_of_round(int round)
 {
-    if (round < SPECIAL_COUNT)
+    if (round < SPECIAL_COUNT) {
         return special_sizes[round];
+    }
     return (struct plane_size){random_between(1, 70), random_between(1, 70)};
 }
 
@@ -112,8 +117,9 @@ static uint8_t *columns_pass(enum kernel_level level, const struct resize_axis *
     uint8_t *target = allocate(stride * row_count);
     memset(target, GUARD, stride * row_count);
     resize_columns(kernels_get(level), axis, source, source_stride, target, stride, row_count);
-    for (uint32_t y = 0; y < row_count; y++)
+    for (uint32_t y = 0; y < row_count; y++) {
         assert_true(is_guard(target + y * stride + row_bytes, GUARD_BYTES));
+    }
     return target;
 }
 
@@ -124,8 +130,9 @@ static uint8_t *rows_pass(enum kernel_level level, const struct resize_axis *axi
     uint8_t *target = allocate(stride * out_count);
     memset(target, GUARD, stride * out_count);
     resize_rows(kernels_get(level), axis, source, row_bytes, target, stride, row_bytes);
-    for (uint32_t y = 0; y < out_count; y++)
+    for (uint32_t y = 0; y < out_count; y++) {
         assert_true(is_guard(target + y * stride + row_bytes, GUARD_BYTES));
+    }
     return target;
 }
 
@@ -176,17 +183,21 @@ static void check_rows(enum resize_filter filter, struct plane_size size)
 static void test_columns_equal_plain_c(void **state)
 {
     (void)state;
-    for (int round = 0; round < SIZE_ROUNDS; round++)
-        for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++)
+    for (int round = 0; round < SIZE_ROUNDS; round++) {
+        for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++) {
             check_columns((enum resize_filter)filter, size_of_round(round));
+        }
+    }
 }
 
 static void test_rows_equal_plain_c(void **state)
 {
     (void)state;
-    for (int round = 0; round < SIZE_ROUNDS; round++)
-        for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++)
+    for (int round = 0; round < SIZE_ROUNDS; round++) {
+        for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++) {
             check_rows((enum resize_filter)filter, size_of_round(round));
+        }
+    }
 }
 
 /* A row resized with a cut axis against the same positions of the whole. */
@@ -210,8 +221,9 @@ static void check_cut(enum resize_filter filter, struct plane_size size, enum ke
 
     /* The same numbers as a column of three bytes: the rows pass of either axis agrees too. */
     some = rows_pass(level, cut, source + 3 * (size_t)cut_first, 3, count);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         assert_memory_equal(some + (size_t)i * (3 + GUARD_BYTES), all + 3 * (size_t)(first + i), 3);
+    }
     free(some);
     free(all);
     free(source);
@@ -222,12 +234,16 @@ static void check_cut(enum resize_filter filter, struct plane_size size, enum ke
 static void test_cut_axis_equals_whole(void **state)
 {
     (void)state;
-    for (int round = 0; round < SIZE_ROUNDS; round++)
-        for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++)
-            for (int level = KERNEL_SCALAR; level <= KERNEL_AVX512; level++)
-                if (kernels_detect((enum kernel_level)level) == (enum kernel_level)level)
+    for (int round = 0; round < SIZE_ROUNDS; round++) {
+        for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++) {
+            for (int level = KERNEL_SCALAR; level <= KERNEL_AVX512; level++) {
+                if (kernels_detect((enum kernel_level)level) == (enum kernel_level)level) {
                     check_cut((enum resize_filter)filter, size_of_round(round),
                               (enum kernel_level)level);
+                }
+            }
+        }
+    }
 }
 
 static void test_axis_is_reusable(void **state)
@@ -342,8 +358,9 @@ static void test_pack_all_values(void **state)
 {
     (void)state;
     uint8_t pixels[3 * 256];
-    for (int i = 0; i < 3 * 256; i++)
+    for (int i = 0; i < 3 * 256; i++) {
         pixels[i] = (uint8_t)(i / 3);
+    }
     struct picture picture = {
         .pixels = pixels, .stride = sizeof(pixels), .width = 256, .height = 1};
     for (int dtype = PACK_F32; dtype <= PACK_BF16; dtype++) {
@@ -393,8 +410,9 @@ static void test_levels(void **state)
     enum kernel_level best = kernels_detect(KERNEL_AVX512);
     for (int level = KERNEL_SCALAR; level <= KERNEL_AVX512; level++) {
         assert_true((int)kernels_detect((enum kernel_level)level) <= level);
-        if (level <= (int)best)
+        if (level <= (int)best) {
             assert_non_null(kernels_get((enum kernel_level)level));
+        }
     }
     assert_string_equal(kernel_level_name(KERNEL_SCALAR), "scalar");
     assert_string_equal(kernel_level_name(KERNEL_NEON), "neon");

@@ -1,0 +1,119 @@
+"""Every training loop of examples/ runs, small; the ImageNet one resumes exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import rig
+
+EXAMPLES = rig.ROOT / "examples"
+SCHEMAS = rig.ROOT / "tests" / "tools" / "torchvision_schemas"
+SMALL = ["--image-size", "32", "--epochs", "1", "-b", "16"]
+
+pytestmark = pytest.mark.skipif(rig.IS_SANITIZED, reason="they exercise the client, slowly")
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """A folder like ImageNet: train/ of 96 and val/ of 37 pictures in 4 classes."""
+    root = tmp_path_factory.mktemp("imagenet")
+    rig.make_folder(root / "train", 96)
+    rig.make_folder(root / "val", 37)
+    return root
+
+
+def run(place, script, *arguments, processes=1, cwd=None):
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(processes)]
+    environment = {
+        **os.environ,
+        **place.environment(),
+        "PYTHONPATH": os.pathsep.join([str(SCHEMAS), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    result = subprocess.run(
+        [*command, str(EXAMPLES / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result.stdout + result.stderr
+
+
+def records(path):
+    return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+
+
+def train_imagenet(place, imagenet, folder, *more, processes=1, epochs=2):
+    folder.mkdir(exist_ok=True)
+    run(
+        place,
+        "train_imagenet.py",
+        *[imagenet, "-a", "small", "--image-size", "32", "--epochs", epochs, "-b", "16"],
+        *["--lr", "0.01", "--device", "cpu", "--record", "record.json", *more],
+        processes=processes,
+        cwd=folder,
+    )
+    return records(folder / "record.json")
+
+
+def test_imagenet_resumes_in_mid_epoch(place, imagenet, tmp_path):
+    whole = train_imagenet(place, imagenet, tmp_path / "whole")
+    part = tmp_path / "part"
+    train_imagenet(place, imagenet, part, "--checkpoint-freq", 4, epochs=1)
+    assert (part / "checkpoint.pt").exists()
+    resumed = train_imagenet(place, imagenet, part, "--resume", "checkpoint.pt")
+    assert resumed == whole
+
+
+def test_imagenet_accumulates_and_counts_each_once(place, imagenet, tmp_path):
+    plain = train_imagenet(place, imagenet, tmp_path / "plain", epochs=1)
+    cut = train_imagenet(place, imagenet, tmp_path / "cut", "--accumulate", 2, epochs=1)
+    assert len(plain) == len(cut)
+
+
+def test_imagenet_on_two_processes(place, imagenet, tmp_path):
+    one = train_imagenet(place, imagenet, tmp_path / "one", epochs=1)
+    two = train_imagenet(place, imagenet, tmp_path / "two", epochs=1, processes=2)
+    assert len(one) == len(two)
+    samples = [[entry.get("samples") for entry in run_records] for run_records in (one, two)]
+    assert samples[0] == samples[1]
+
+
+def test_classic_script(place, imagenet, tmp_path):
+    pytest.importorskip("PIL")
+    run(place, "imagenet_classic.py", imagenet, "-a", "resnet18", *SMALL, cwd=tmp_path)
+    assert (tmp_path / "checkpoint.pth.tar").exists()
+
+
+def test_classic_script_on_two_processes(place, imagenet, tmp_path):
+    arguments = [imagenet, "-a", "resnet18", *SMALL]
+    run(place, "imagenet_classic.py", *arguments, processes=2, cwd=tmp_path)
+
+
+def test_timm(place, imagenet, tmp_path):
+    pytest.importorskip("timm")
+    arguments = [imagenet, "--model", "resnet18", "--epochs", 1, "-b", 16, "--input-size", 64]
+    assert "top-1" in run(place, "timm_loop.py", *arguments, cwd=tmp_path)
+
+
+def test_lightning(place, imagenet, tmp_path):
+    pytest.importorskip("lightning")
+    arguments = [imagenet, *SMALL, "--devices", 1, "--folder", tmp_path]
+    run(place, "lightning_loop.py", *arguments, cwd=tmp_path)
+
+
+def test_accelerate(place, imagenet, tmp_path):
+    pytest.importorskip("accelerate")
+    run(place, "accelerate_loop.py", imagenet, *SMALL, cwd=tmp_path)
