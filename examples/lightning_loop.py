@@ -110,7 +110,8 @@ def main():
         datamodule=ImageNet(args.data, args.batch_size, args.image_size),
         ckpt_path=args.resume,
     )
-    print("metrics:", {name: round(float(value), 4) for name, value in trainer.logged_metrics.items()})
+    metrics = {name: round(float(value), 4) for name, value in trainer.logged_metrics.items()}
+    print("metrics:", metrics)
 
 
 if __name__ == "__main__":
