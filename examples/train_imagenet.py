@@ -153,7 +153,9 @@ def make_model(arch: str, classes: int) -> nn.Module:
     try:
         from torchvision import models
     except ImportError as error:
-        raise SystemExit(f"--arch {arch} needs torchvision ({error}); install it, or use small")
+        raise SystemExit(
+            f"--arch {arch} needs torchvision ({error}); install it, or use small"
+        ) from error
     if arch not in models.list_models(models):
         raise SystemExit(f"--arch {arch}: torchvision has {', '.join(models.list_models(models))}")
     return models.get_model(arch, num_classes=classes)

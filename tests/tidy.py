@@ -38,9 +38,9 @@ MAY_INCLUDE = {
 
 # Headers of the C library, Linux and the compiler: anyone may include these.
 SYSTEM_HEADERS = set(
-    """assert ctype cpuid dirent dlfcn endian errno fcntl fnmatch float ftw getopt glob immintrin netdb
-    inttypes limits locale math mntent poll pthread pwd sched semaphore setjmp signal spawn
-    stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
+    """assert ctype cpuid dirent dlfcn endian errno fcntl fnmatch float ftw getopt glob immintrin
+    inttypes limits locale math mntent netdb poll pthread pwd sched semaphore setjmp signal
+    spawn stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
     syslog time unistd arm_neon""".split()
 )
 SYSTEM_FOLDERS = {"sys", "linux", "arpa", "net", "netinet", "asm", "sanitizer"}

@@ -34,7 +34,7 @@ BAD_FILES = {
     "corrupt": (b"\xff\xd8\xff\xe0" + b"\x00" * 300, ""),
     "huge": (png_header(60000, 60000), "too_large"),
     "text": (b"this is no image at all, whatever its name says", "not an image"),
-    "empty": (b"", "empty"),
+    "empty": (b"", "no bytes"),
     "gif": (b"GIF89a" + b"\0" * 100, "GIF"),
 }
 

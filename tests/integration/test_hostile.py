@@ -138,12 +138,11 @@ def test_thousands_of_connections(place, datasets):
 
 def test_requests_before_the_answer(place, datasets):
     with place.daemon() as daemon:
-        with rig.Control(daemon.socket) as control:
+        with rig.Control(daemon.socket) as control, contextlib.suppress(OSError):
             for _ in range(50):
                 control.send({"op": "dataset", "source": {"urls": [datasets["folder"]]}})
-            with contextlib.suppress(OSError):
-                while True:
-                    control.receive()
+            while True:
+                control.receive()
         assert daemon.ask("status")["ok"]
 
 
@@ -158,6 +157,6 @@ def test_a_subset_that_is_none(place, datasets):
                 assert not answer["ok"] and answer["error"]["message"]
             os.close(fd)
         with rig.Control(daemon.socket) as control:
-            assert not control.ask(
-                "attach", **rig.attach_members(datasets["folder"], subset=True)
-            )["ok"]
+            assert not control.ask("attach", **rig.attach_members(datasets["folder"], subset=True))[
+                "ok"
+            ]

@@ -54,8 +54,6 @@ def test_the_other_never_notices(place, datasets, kills):
                 while len(lines) < len(expected):
                     other.tell()
                     lines.append(other.next())
-                other.process.stdin.close()
-                other.process.stdin = None
                 assert [line.facts for line in lines] == expected
                 gaps = [b.at - a.at for a, b in itertools.pairwise(lines)]
                 assert max(gaps) < 1.0 * rig.PATIENCE + 0.5
