@@ -234,6 +234,11 @@ class DataLoader:
         return -(-settings.global_batch(world) // world)
 
     @property
+    def batch_sampler(self) -> None:
+        """None: batches are cut by the daemon. Frameworks look for it in a loader."""
+        return None
+
+    @property
     def drop_last(self) -> bool:
         return self._settings.tail == "drop"
 
