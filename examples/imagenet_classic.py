@@ -88,6 +88,7 @@ def main():
             }
             torch.save(state, args.checkpoint)
     if args.distributed:
+        time.sleep(0.2)  # gloo's thread lets go of the last tensors, for which it needs the GIL
         dist.destroy_process_group()
 
 

@@ -11,6 +11,7 @@ That one stays: it takes Penstock's batches as it takes torch's.
 
 import argparse
 import os
+import time
 
 import penstock  # new
 import timm
@@ -66,6 +67,7 @@ def main():
         if rank == 0:
             print(f"epoch {epoch}: top-1 {top1:.2f}", flush=True)
     if world > 1:
+        time.sleep(0.2)  # gloo's thread lets go of the last tensors, for which it needs the GIL
         dist.destroy_process_group()
 
 

@@ -328,6 +328,7 @@ def main(argv: list[str] | None = None) -> None:
             run.save(run.train.state_dict())  # the start of the next epoch
         run.say(f"best top-1 {run.best:.2%}; data: {run.train.stats()}")
     if dist.is_initialized():
+        time.sleep(0.2)  # gloo's thread lets go of the last tensors, for which it needs the GIL
         dist.destroy_process_group()
 
 
