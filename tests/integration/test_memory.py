@@ -41,5 +41,7 @@ def test_bounded_and_flat(place, datasets, epochs):
             threads.append(rig.thread_count(daemon.pid))
         loader.close()
     assert max(totals) <= ring + ALLOWED_BYTES, (totals, ring)
-    assert totals[-1] - totals[1] < 8 * 2**20, totals
+    # A slot is touched when it is first needed, which may be epochs later.
+    settled = max(totals[: epochs // 2])
+    assert totals[-1] - settled < slot + 4 * 2**20, totals
     assert fds[-1] <= fds[0] + 1 and threads[-1] == threads[0]
