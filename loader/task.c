@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "decode/decoder.h"
+#include "ipc/region.h"
 #include "loader/field_map.h"
 #include "loader/reply.h"
 #include "loader/source.h"
@@ -29,6 +30,10 @@ static int read_subset(int fd, uint64_t **subset, uint64_t *count, struct error 
                          "subset: a memfd of 64-bit indices must come with the request.");
     }
     size_t bytes = (size_t)status.st_size;
+    if (bytes > region_memory_available_bytes() / 4) {
+        return error_set(error, ERROR_MEMORY, "subset: %zu bytes of indices are too much here.",
+                         bytes);
+    }
     uint64_t *copy = malloc(bytes > 0 ? bytes : 1);
     if (copy == NULL) {
         return error_set(error, ERROR_MEMORY, "no memory for a subset of %zu bytes.", bytes);
