@@ -139,4 +139,6 @@ BUILD_PACKAGES=(
 )
 TEST_PACKAGES=(
     libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16
+    curl openssl nginx-light libnginx-mod-http-lua
+    radosgw ceph-mon ceph-osd ceph-common
 )
