@@ -28,6 +28,10 @@ const char *error_kind_name(enum error_kind kind)
     case ERROR_STATE: return "state";
     case ERROR_PROTOCOL: return "protocol";
     case ERROR_INTERNAL: return "internal";
+    case ERROR_CHANGED: return "changed";
+    case ERROR_ACCESS: return "access";
+    case ERROR_MISSING: return "missing";
+    case ERROR_CANCELLED: return "cancelled";
     }
     return "internal";
 }
