@@ -14,6 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "loader/error.h"
+
+struct read_file;
+struct store_job;
+struct store_read;
+
 enum source_engine { SOURCE_AUTO = 0, SOURCE_URING, SOURCE_PREAD };
 
 struct source_options {
@@ -24,7 +30,7 @@ struct source_options {
 
 struct read_request {
     /* set by the caller */
-    const char *path; /* must stay valid until reaped */
+    const char *path; /* must stay valid until reaped; with a tag: a URL */
     bool keep_open;   /* a shard: its descriptor is kept for further reads (LRU) */
     bool direct;      /* O_DIRECT if the file system can, else buffered */
     uint64_t offset_bytes;
@@ -35,9 +41,20 @@ struct read_request {
     int64_t expect_mtime_ns; /* 0: not checked */
     void *owner;
 
+    /* for reader.h only: which version of a remote object. With a tag, path is its URL,
+     * length_bytes 0 means the whole object, and keep_open, direct and what is expected are not
+     * looked at. */
+    const char *tag;              /* NULL: a local file, and the rest of this is not looked at */
+    uint64_t object_bytes;        /* size of the whole object */
+    const char *profile;          /* NULL: the default credentials */
+    struct store_job *job;        /* whose read it is, for its figures; may be NULL */
+    const struct read_file *file; /* an open file in the place of path, borrowed; NULL: path */
+
     /* set by the source: the result */
-    int error;      /* 0, or an errno: ENOENT, EIO, ESTALE, EFBIG, ENODATA (the file ended
-                       before the range did), EISDIR, EINVAL (a FIFO, a device), ... */
+    int error;            /* 0, or an errno: ENOENT, EIO, ESTALE, EFBIG, ENODATA (the file ended
+                             before the range did), EISDIR, EINVAL (a FIFO, a device), ... */
+    struct error failure; /* of remote requests: the error told, kind ERROR_NONE without one; error
+                             is then EREMOTEIO, or ECANCELED. It was retried before it was told */
     uint8_t *bytes; /* in the buffer below; 64 zero bytes follow the last. NULL after an error */
     size_t size_bytes;
 
@@ -50,6 +67,7 @@ struct read_request {
     uint64_t wanted_bytes;
     uint32_t align_bytes;
     void *shard;
+    struct store_read *remote;
     struct read_request *next;
 };
 
