@@ -59,14 +59,12 @@ static json_t *describe_session(const struct connection *connection,
     const struct session_spec *spec = session_spec(connection->session);
     struct pipeline_session_stats stats = pipeline_session_stats(pipeline, connection->session);
     const struct session_stats *s = &stats.session;
-    double open_seconds = (double)(clock_now_ns() - s->opened_ns) / 1e9;
-    double wait_ratio = open_seconds > 0 ? (double)s->waited_ns / 1e9 / open_seconds : 0;
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:s}",
                      "job", spec->job, "name", spec->name, "rank", (json_int_t)spec->rank, "world",
                      (json_int_t)spec->world, "pid", (json_int_t)connection->peer.pid, "epoch",
                      (json_int_t)s->epoch, "step", (json_int_t)s->step, "batches_per_epoch",
                      (json_int_t)s->batches_per_epoch, "images_per_second", s->images_per_second,
-                     "wait_ratio", wait_ratio, "ring_ready", (json_int_t)s->ring.published_count,
+                     "wait_ratio", s->wait_ratio, "ring_ready", (json_int_t)s->ring.published_count,
                      "ring_slots", (json_int_t)s->slot_count, "bad_samples",
                      (json_int_t)s->bad_count, "samples", (json_int_t)s->sample_count, "verdict",
                      reply_verdict(&stats, pool));
@@ -218,9 +216,10 @@ json_t *answer_request(struct connection *connection, const struct request *requ
     case REQUEST_LOGS: return answer_logs(server, request);
     case REQUEST_DOCTOR: return answer_doctor(server);
     case REQUEST_STOP:
-        log_info("stop_requested", "uid=%u pid=%d", (unsigned)connection->peer.uid,
-                 (int)connection->peer.pid);
+        log_info("stop_requested", "uid=%u pid=%d drain=%d", (unsigned)connection->peer.uid,
+                 (int)connection->peer.pid, request->drain);
         server->is_stopping = true;
+        server->is_in_haste = server->is_in_haste || !request->drain;
         return json_pack("{s:b, s:i}", "ok", 1, "pid", (int)getpid());
     case REQUEST_DATASET:
     case REQUEST_PLAN:

@@ -167,6 +167,11 @@ static void start_task(struct connection *connection, struct request *request,
                        struct message *message)
 {
     struct server *server = connection->server;
+    if (server->is_stopping) { /* as if it had left already: the client looks for another one */
+        request_clear(request);
+        connection_close(connection, "the daemon stops");
+        return;
+    }
     struct error error = {.kind = ERROR_NONE};
     if (request->op == REQUEST_ATTACH && connection->session != NULL) {
         error_set(&error, ERROR_PROTOCOL, "this connection has a session already: use another.");

@@ -204,7 +204,6 @@ static void write_row(FILE *out, const struct server *server, const struct conne
     struct pipeline_session_stats stats =
         pipeline_session_stats(server->pipeline, connection->session);
     const struct session_stats *s = &stats.session;
-    double open_seconds = (double)(clock_now_ns() - s->opened_ns) / 1e9;
     fputs("<tr><td>", out);
     write_html(out, spec->job[0] != '\0' ? spec->job : "-");
     fprintf(out, "<td class=n>%u of %u<td class=n>%llu<td class=n>%llu of %llu", spec->rank,
@@ -212,8 +211,8 @@ static void write_row(FILE *out, const struct server *server, const struct conne
             (unsigned long long)s->batches_per_epoch);
     fprintf(out,
             "<td class=n>%.0f<td class=n>%.1f&thinsp;%%<td class=n>%u of %u<td class=n>%llu<td>",
-            s->images_per_second, open_seconds > 0 ? (double)s->waited_ns / 1e7 / open_seconds : 0,
-            s->ring.published_count, s->slot_count, (unsigned long long)s->bad_count);
+            s->images_per_second, 100 * s->wait_ratio, s->ring.published_count, s->slot_count,
+            (unsigned long long)s->bad_count);
     write_html(out, reply_verdict(&stats, pool));
     fputs("</tr>\n", out);
 }

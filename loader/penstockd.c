@@ -154,6 +154,10 @@ static int serve(const struct config *config, int listen_fd, int pipe_fd)
     server_run(&server);
     notify_systemd("STOPPING=1");
     server_unlink_socket(&server);
+    if (!server_drain(&server)) {
+        log_warn("stopped", "pid=%d reason=\"reads are left under way\"", (int)getpid());
+        _exit(EXIT_DONE); /* a read that hangs would hold up an orderly end */
+    }
     server_deinit(&server);
     log_info("stopped", "pid=%d", (int)getpid());
     return EXIT_DONE;

@@ -105,16 +105,21 @@ static void unite_cpus(struct pipeline *pipeline)
     pipeline->cpus = cpus;
 }
 
-/* Fit number and affinity of the threads to the sessions. */
-static int fit_threads(struct pipeline *pipeline, struct error *error)
+static uint32_t wanted_threads(const struct pipeline *pipeline)
 {
-    unite_cpus(pipeline);
     uint32_t wanted = pipeline->options.threads;
     if (wanted == 0) {
         wanted = (uint32_t)CPU_COUNT(&pipeline->cpus);
     }
     wanted = wanted < 1 ? 1 : wanted;
-    wanted = wanted > PIPELINE_THREADS_MAX ? PIPELINE_THREADS_MAX : wanted;
+    return wanted > PIPELINE_THREADS_MAX ? PIPELINE_THREADS_MAX : wanted;
+}
+
+/* Fit number and affinity of the threads to the sessions. */
+static int fit_threads(struct pipeline *pipeline, struct error *error)
+{
+    unite_cpus(pipeline);
+    uint32_t wanted = wanted_threads(pipeline);
     uint32_t before = pipeline->thread_target;
     pipeline->thread_target = wanted;
     pthread_cond_broadcast(&pipeline->work_ready);
@@ -236,6 +241,15 @@ void pipeline_remove(struct pipeline *pipeline, struct session *session)
     pthread_mutex_unlock(&pipeline->lock);
 }
 
+void pipeline_note_time(struct pipeline *pipeline)
+{
+    pthread_mutex_lock(&pipeline->lock);
+    for (struct session *s = pipeline->sessions; s != NULL; s = session_queue(s)->next) {
+        session_note_time(s);
+    }
+    pthread_mutex_unlock(&pipeline->lock);
+}
+
 void pipeline_collect(struct pipeline *pipeline, struct session *session)
 {
     pthread_mutex_lock(&pipeline->lock);
@@ -278,7 +292,8 @@ struct pipeline_stats pipeline_stats(struct pipeline *pipeline)
 {
     pthread_mutex_lock(&pipeline->lock);
     struct pipeline_stats stats = pipeline->stats;
-    stats.thread_count = pipeline->thread_target;
+    stats.thread_count =
+        pipeline->thread_target > 0 ? pipeline->thread_target : wanted_threads(pipeline);
     for (struct session *s = pipeline->sessions; s != NULL; s = session_queue(s)->next) {
         if (!session_queue(s)->is_closing) {
             stats.batch_count += session_stats(s).batch_count;
@@ -320,6 +335,7 @@ struct pipeline *pipeline_create(const struct pipeline_options *options, struct 
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&pipeline->work_ready, &attributes);
     pthread_condattr_destroy(&attributes);
+    unite_cpus(pipeline);
     for (size_t i = 0; i < WORK_COUNT; i++) {
         pipeline_free_work(pipeline, &works[i]);
     }
@@ -336,6 +352,24 @@ static void finish_reads(struct pipeline *pipeline)
             pipeline_accept_read(pipeline, done[i]);
         }
     }
+}
+
+void pipeline_drain(struct pipeline *pipeline)
+{
+    pthread_mutex_lock(&pipeline->lock);
+    pipeline->is_draining = true;
+    pthread_mutex_unlock(&pipeline->lock);
+}
+
+bool pipeline_is_drained(struct pipeline *pipeline)
+{
+    pthread_mutex_lock(&pipeline->lock);
+    uint32_t under_way = pipeline->reads_in_flight;
+    for (struct session *s = pipeline->sessions; s != NULL; s = session_queue(s)->next) {
+        under_way += session_queue(s)->ready_count + session_queue(s)->decoding_count;
+    }
+    pthread_mutex_unlock(&pipeline->lock);
+    return under_way == 0;
 }
 
 void pipeline_destroy(struct pipeline *pipeline)

@@ -51,6 +51,15 @@ struct pipeline *pipeline_create(const struct pipeline_options *options, struct 
 /* Ends all sessions and threads; waits for reads in flight. NULL is accepted. */
 void pipeline_destroy(struct pipeline *pipeline);
 
+/* Start no more reads; what is read or being decoded is finished, and published as far as batches
+ * become whole. There is no way back. */
+void pipeline_drain(struct pipeline *pipeline);
+/* After pipeline_drain(): is nothing being read, decoded or waiting for it? */
+bool pipeline_is_drained(struct pipeline *pipeline);
+
+/* Bring the rates of all sessions up to now. To be called every second or so. */
+void pipeline_note_time(struct pipeline *pipeline);
+
 /* Begin to fill the session's ring. 0; or -1 and *error, and the session stays the caller's. */
 int pipeline_add(struct pipeline *pipeline, struct session *session, struct error *error);
 
@@ -72,7 +81,7 @@ struct pipeline_session_stats pipeline_session_stats(struct pipeline *pipeline,
                                                      struct session *session);
 
 struct pipeline_stats {
-    uint32_t thread_count;
+    uint32_t thread_count; /* that decode; before the first session: that would */
     uint64_t busy_ns;      /* sum over threads, decoding */
     uint64_t read_wait_ns; /* sum over threads: nothing to decode, reads under way */
     uint64_t sample_count, bad_count, read_bytes, batch_count; /* all sessions, ended ones too */

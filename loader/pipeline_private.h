@@ -52,6 +52,7 @@ struct pipeline {
     uint32_t read_ahead_max;
     bool is_reading;      /* a thread has the source */
     bool is_read_waiting; /* ... and sleeps in it */
+    bool is_draining;     /* no more reads are started */
     bool is_stopping;
     uint32_t thread_target;
     cpu_set_t cpus;

@@ -104,6 +104,9 @@ static uint32_t read_ahead_of(const struct pipeline *pipeline, const struct sess
 static struct session *choose_read(struct pipeline *pipeline)
 {
     struct session *best = NULL;
+    if (pipeline->is_draining) {
+        return NULL;
+    }
     for (struct session *s = pipeline->sessions; s != NULL; s = session_queue(s)->next) {
         struct session_queue *queue = session_queue(s);
         if (queue->reading_count + queue->ready_count < read_ahead_of(pipeline, s) &&
@@ -133,7 +136,8 @@ static uint32_t plan_reads(struct pipeline *pipeline, struct read_request **requ
 {
     uint32_t count = 0;
     uint64_t now_ns = clock_now_ns();
-    while (count < READ_BATCH_MAX && pipeline->reads_in_flight < PIPELINE_READ_AHEAD_MAX) {
+    while (!pipeline->is_draining && count < READ_BATCH_MAX &&
+           pipeline->reads_in_flight < PIPELINE_READ_AHEAD_MAX) {
         struct work *work = take_retry(pipeline, now_ns);
         if (work == NULL) {
             struct session *session = choose_read(pipeline);

@@ -20,7 +20,7 @@
 #include "loader/http.h"
 #include "loader/log.h"
 
-enum { EVENTS_MAX = 64, TICK_MS = 1000, TASK_TICK_MS = 100, BACKLOG = 512 };
+enum { EVENTS_MAX = 64, TICK_MS = 1000, TASK_TICK_MS = 100, DRAIN_TICK_MS = 10, BACKLOG = 512 };
 
 /* ---- The epoll set ---------------------------------------------------------------------- */
 
@@ -72,6 +72,7 @@ static void signals_ready(struct watch *watch, uint32_t events)
     struct signalfd_siginfo info;
     while (read(watch->fd, &info, sizeof info) == sizeof info) {
         log_info("signal", "number=%u from_pid=%u", info.ssi_signo, info.ssi_pid);
+        server->is_in_haste = server->is_stopping; /* asked twice */
         server->is_stopping = true;
     }
 }
@@ -168,39 +169,72 @@ static void note_busy(struct server *server)
     server->busy_ratio = span > 0 ? (double)(stats.busy_ns - server->busy_ns) / span : 0;
     server->busy_at_ns = now_ns;
     server->busy_ns = stats.busy_ns;
+    pipeline_note_time(server->pipeline);
+}
+
+/* Wait at most `tick_ms` for events, and look after everything once. */
+static void serve_round(struct server *server, int tick_ms)
+{
+    struct epoll_event events[EVENTS_MAX];
+    int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, tick_ms);
+    for (int i = 0; i < count; i++) {
+        struct watch *watch = events[i].data.ptr;
+        if (watch->fd >= 0) {
+            watch->ready(watch, events[i].events);
+        }
+    }
+    for (struct connection *c = server->connections; c != NULL; c = c->next) {
+        connection_tend(c);
+    }
+    connection_sweep(server);
+    note_busy(server);
+}
+
+static bool has_tasks(const struct server *server)
+{
+    bool any = false;
+    for (const struct connection *c = server->connections; c != NULL; c = c->next) {
+        any = any || c->task != NULL;
+    }
+    return any;
 }
 
 void server_run(struct server *server)
 {
     while (!server->is_stopping) {
-        bool has_tasks = false;
-        for (struct connection *c = server->connections; c != NULL; c = c->next) {
-            has_tasks = has_tasks || c->task != NULL;
-        }
-        struct epoll_event events[EVENTS_MAX];
-        int count =
-            epoll_wait(server->epoll_fd, events, EVENTS_MAX, has_tasks ? TASK_TICK_MS : TICK_MS);
-        for (int i = 0; i < count; i++) {
-            struct watch *watch = events[i].data.ptr;
-            if (watch->fd >= 0) {
-                watch->ready(watch, events[i].events);
-            }
-        }
-        for (struct connection *c = server->connections; c != NULL; c = c->next) {
-            connection_tend(c);
-        }
-        connection_sweep(server);
-        note_busy(server);
+        serve_round(server, has_tasks(server) ? TASK_TICK_MS : TICK_MS);
         if (may_leave(server)) {
             return;
         }
     }
 }
 
-void server_deinit(struct server *server)
+static bool is_drained(const struct server *server)
 {
+    return pipeline_is_drained(server->pipeline) && !has_tasks(server);
+}
+
+bool server_drain(struct server *server)
+{
+    server->is_stopping = true;
     server_unwatch(server, &server->listener);
     close(server->listener.fd);
+    server->listener.fd = -1;
+    pipeline_drain(server->pipeline);
+    for (struct connection *c = server->connections; c != NULL; c = c->next) {
+        if (c->task != NULL) {
+            connection_close(c, "the daemon stops"); /* the task sees that it is cancelled */
+        }
+    }
+    uint64_t deadline_ns = clock_now_ns() + (uint64_t)SERVER_DRAIN_SECONDS_MAX * 1000000000u;
+    while (!is_drained(server) && !server->is_in_haste && clock_now_ns() < deadline_ns) {
+        serve_round(server, DRAIN_TICK_MS);
+    }
+    return is_drained(server);
+}
+
+void server_deinit(struct server *server)
+{
     for (struct connection *c = server->connections; c != NULL; c = c->next) {
         connection_close(c, "the daemon stops");
         if (c->task != NULL) {

@@ -40,19 +40,25 @@ struct server {
     uint64_t started_ns;
     uint64_t idle_since_ns; /* no clients since then */
     bool is_stopping;
+    bool is_in_haste; /* ... and waits for nothing */
     /* Share of the pool's time spent decoding, over the last seconds. */
     uint64_t busy_at_ns, busy_ns;
     double busy_ratio;
 };
 
-enum { SERVER_CONNECTIONS_MAX = 4096 };
+enum { SERVER_CONNECTIONS_MAX = 4096, SERVER_DRAIN_SECONDS_MAX = 10 };
 
 /* Take the listening socket and make the parts. 0, or -1 and *error. */
 int server_init(struct server *server, const struct config *config, int listen_fd,
                 struct error *error);
 /* Serve until a signal, a stop request, or (private) until nobody is left. */
 void server_run(struct server *server);
-/* End sessions and free everything; the listening socket is closed. */
+/* Take no more clients, start no more reads, and answer those that are there until what is under
+ * way has ended: at most SERVER_DRAIN_SECONDS_MAX, or until it is hurried on (a second signal, or
+ * a stop request without `drain`). False when reads or requests are still under way: then the
+ * process has to end without server_deinit(), which would wait for them. */
+bool server_drain(struct server *server);
+/* End sessions and free everything; the listening socket is closed. Waits for what is under way. */
 void server_deinit(struct server *server);
 
 /* For connection.c: watch->fd is put into, or taken out of, the epoll set. */

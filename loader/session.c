@@ -398,6 +398,8 @@ struct session_stats session_stats(const struct session *session)
         .images_per_second = session->images_per_second,
         .full_ns = session->full_ns,
         .waited_ns = ring_waited_ns(session->ring),
+        .wait_ratio =
+            wait_window_ratio(&session->waits, clock_now_ns(), ring_waited_ns(session->ring)),
         .opened_ns = session->opened_ns,
         .ring = ring_usage(session->ring),
         .slot_count = ring_slot_count(session->ring),

@@ -96,6 +96,9 @@ enum work_fate session_read_failed(struct session *session, struct work *work);
 /* Slots given back by the trainer become free. True if there were any. */
 bool session_collect(struct session *session);
 
+/* Bring the figures that are over time up to now. Called when slots move, and every second. */
+void session_note_time(struct session *session);
+
 /* Begin again at (epoch, position). `taken_count` as in ring_rewind(). 0, or -1 and *error. */
 int session_seek(struct session *session, uint64_t epoch, uint64_t position, uint32_t taken_count,
                  struct error *error);
@@ -104,9 +107,10 @@ struct session_stats {
     uint64_t batch_count, sample_count, bad_count; /* published */
     uint64_t epoch, step;                          /* of the last published batch */
     uint64_t batches_per_epoch;
-    double images_per_second; /* over the last seconds */
+    double images_per_second; /* over the last second */
     uint64_t full_ns;         /* all slots were full: the trainer was the slower one */
     uint64_t waited_ns;       /* the trainer's own word on how long it waited for batches */
+    double wait_ratio;        /* of the last seconds, see wait_window.h */
     uint64_t opened_ns;
     struct ring_usage ring;
     uint32_t slot_count;

@@ -196,7 +196,6 @@ static void write_header(struct session *session, const struct fill *fill)
     }
 }
 
-/* The rate, and how long all slots were full, brought up to now. */
 void session_note_time(struct session *session)
 {
     uint64_t now_ns = clock_now_ns();
@@ -212,6 +211,7 @@ void session_note_time(struct session *session)
                                      1e9 / (double)(now_ns - session->rate_ns);
         session->rate_ns = now_ns;
         session->rate_samples = session->published_samples;
+        wait_window_mark(&session->waits, now_ns, ring_waited_ns(session->ring));
     }
 }
 

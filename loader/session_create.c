@@ -242,6 +242,7 @@ int session_create(uint64_t id, const struct session_spec *spec, struct index *i
     made->opened_ns = clock_now_ns();
     made->noted_ns = made->opened_ns;
     made->rate_ns = made->opened_ns;
+    made->waits.opened_ns = made->opened_ns;
     if (build(made, subset, subset_count, error) != 0) {
         session_destroy(made);
         return -1;

@@ -9,6 +9,7 @@
 #include "ipc/layout.h"
 #include "loader/field_map.h"
 #include "loader/session.h"
+#include "loader/wait_window.h"
 
 /* A slot being filled. The daemon never reads shared memory to know where it stands. */
 struct fill {
@@ -65,6 +66,7 @@ struct session {
     bool was_full;
     uint64_t rate_ns, rate_samples;
     double images_per_second;
+    struct wait_window waits;
 
     struct session_queue queue;
 };
@@ -79,8 +81,6 @@ uint64_t session_canonical_at(const struct session *session, uint64_t position);
 bool session_begin_fill(struct session *session);
 /* Publish or put back every finished slot whose turn has come. */
 void session_settle_fills(struct session *session);
-/* Bring the rate, and how long all slots were full, up to now. */
-void session_note_time(struct session *session);
 
 /* Where a field of a place lies. */
 uint8_t *session_place(struct session *session, uint32_t slot, size_t field, uint32_t place);

@@ -19,5 +19,6 @@ fuzz_target(index penstock_index)
 
 # daemon
 unit_test(request penstock_loader)
+unit_test(wait_window penstock_loader)
 unit_test(pipeline penstock_loader penstock_client_static jpeg_samples)
 fuzz_target(request penstock_loader)

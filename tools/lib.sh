@@ -138,7 +138,7 @@ BUILD_PACKAGES=(
     libxxhash-dev libmicrohttpd-dev
 )
 TEST_PACKAGES=(
-    libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16
+    libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16 libfuse3-3
     curl openssl nginx-light libnginx-mod-http-lua
     radosgw ceph-mon ceph-osd ceph-common
 )

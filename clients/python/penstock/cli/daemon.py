@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
         commands,
         "stop",
         _stop,
-        "end a daemon; batches in flight are finished first",
+        "end a daemon; reads in flight are finished first, for at most 10 s",
         "penstock stop\npenstock stop --address /run/penstock/penstock.sock",
         details="Trainers with a private daemon start a new one when they need it.",
     )
@@ -95,8 +95,8 @@ def _add_serve(commands: Any) -> None:
         "penstock serve --threads 16\npenstock serve --background --socket /run/penstock/p.sock\n"
         "penstock serve --config /etc/penstock.yaml",
         details="Options are penstockd's; those that are not given come from the file of "
-        "--config. SIGTERM drains and ends, Ctrl-C ends. Loaders use this daemon when "
-        "PENSTOCK_ADDRESS or address= names its socket.",
+        "--config. SIGTERM and Ctrl-C drain and end, a second one ends at once. Loaders use this "
+        "daemon when PENSTOCK_ADDRESS or address= names its socket.",
     )
     serve.add_argument("--config", metavar="FILE", help="YAML with these options as keys")
     serve.add_argument(
