@@ -109,6 +109,25 @@ ENVIRONMENTS = {
             (*_TORCH_STEPS, _pip("pillow>=13,<14", "webdataset==1.0.2")),
             "import torch, webdataset",
         ),
+        # The readers of bench/s3.
+        Environment("plain", (), "import json"),
+        Environment("obstore", (_pip("obstore==0.12.1"),), "import obstore"),
+        Environment("boto3", (_pip("boto3==1.44.5"),), "import boto3"),
+        Environment(
+            "s3torch",
+            (*_TORCH_STEPS, _pip("s3torchconnector==1.5.0")),
+            "import torch, s3torchconnector",
+        ),
+        Environment(
+            "mosaicml",
+            (*_TORCH_STEPS, _pip("mosaicml-streaming==0.13.0")),
+            "import torch, boto3",  # streaming imports torchvision: read_mosaicml.py
+        ),
+        Environment(
+            "litdata", (*_TORCH_STEPS, _pip("litdata==0.2.76", "s3fs", "zstd")), "import litdata"
+        ),
+        Environment("awscli", (_pip("awscli==1.46.3"),), "import awscli"),
+        Environment("s3fs", (), "import json", ("s3fs",)),
         # Not a peer's: draws the plot and makes pictures where there are none.
         Environment(
             "tools",
@@ -131,5 +150,36 @@ PEERS = {
         Peer("torch", "PyTorch DataLoader, Pillow", "torch", "run_torch.py"),
         Peer("webdataset", "WebDataset, Pillow", "webdataset", "run_webdataset.py", needs="shards"),
         Peer("spdl", "SPDL", "spdl", "run_spdl.py"),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A way to get objects from S3, for bench/s3."""
+
+    name: str
+    title: str
+    environment: str
+    runner: str
+    connections: int = 32
+    reads_small: bool = True  # small objects too
+    prepared: str = ""  # prefix below which it needs a form of the data of its own
+
+
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader("penstock", "Penstock", "penstock", "read_penstock.py", 64),
+        Reader("curl8", "curl, 8 connections", "plain", "read_curl.py", 8, False),
+        Reader("curl32", "curl, 32 connections", "plain", "read_curl.py", 32),
+        Reader("obstore", "obstore, 32 (small: 64)", "obstore", "read_obstore.py", 32),
+        Reader("boto3", "boto3, 16 threads", "boto3", "read_boto3.py", 16),
+        Reader("s3torch", "S3 connector for PyTorch", "s3torch", "read_s3torch.py"),
+        Reader("mosaicml", "MosaicML Streaming", "mosaicml", "read_mosaicml.py", 0, False, "mds"),
+        Reader("webdataset", "WebDataset, pipe:curl", "webdataset", "read_webdataset.py", 0, False),
+        Reader("litdata", "LitData", "litdata", "read_litdata.py"),
+        Reader("awscli", "aws s3 cp", "awscli", "read_awscli.py", 0),
+        Reader("s3fs", "s3fs-fuse", "s3fs", "read_s3fs.py", 0, False),
     )
 }

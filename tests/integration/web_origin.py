@@ -12,6 +12,8 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3_servers import Server, free_port
@@ -23,7 +25,8 @@ local function escape(text)
 end
 local arguments = ngx.req.get_uri_args()
 local prefix, after = arguments["prefix"] or "", arguments["start-after"] or ""
-if arguments["continuation-token"] then after = arguments["continuation-token"] end
+after = arguments["continuation-token"] or arguments["marker"] or after
+local delimiter = arguments["delimiter"]
 local limit = tonumber(arguments["max-keys"] or 1000)
 local bucket = ngx.var.uri:match("^/_list/([^/]+)")
 local names = io.open("ROOT/" .. bucket .. ".keys")
@@ -32,17 +35,25 @@ if not names then
     ngx.say("<Error><Code>NoSuchBucket</Code></Error>")
     return
 end
-local out, count, last, more = {}, 0, "", false
+local out, count, last, more, common = {}, 0, "", false, nil
 for line in names:lines() do
-    local key, size, tag = line:match("^(.*)\\t(%d+)\\t(.*)$")
-    if key > after and key:sub(1, #prefix) == prefix then
+    local key, size, tag, date = line:match("^(.*)\\t(%d+)\\t(.*)\\t(.*)$")
+    local cut = delimiter == "/" and key:find("/", #prefix + 1, true)
+    local folder = cut and key:sub(1, cut)
+    if key > after and key:sub(1, #prefix) == prefix and not (folder and folder == common) then
         if count == limit then
             more = true
             break
         end
-        count, last = count + 1, key
-        out[#out + 1] = "<Contents><Key>" .. escape(key) .. "</Key><Size>" .. size ..
-            "</Size><ETag>" .. escape(tag) .. "</ETag></Contents>"
+        count, last, common = count + 1, folder and folder .. "\\255" or key, folder
+        if folder then
+            out[#out + 1] = "<CommonPrefixes><Prefix>" .. escape(folder) ..
+                "</Prefix></CommonPrefixes>"
+        else
+            out[#out + 1] = "<Contents><Key>" .. escape(key) .. "</Key><LastModified>" .. date ..
+                "</LastModified><ETag>" .. escape(tag) .. "</ETag><Size>" .. size ..
+                "</Size></Contents>"
+        end
     end
 end
 names:close()
@@ -75,6 +86,7 @@ class Origin(Server):
         first_byte_ms: (least, most) latency of each request, or None.
         bytes_per_second: of one connection, or None.
         tls: (certificate file, key file), or None.
+        address: to listen at; `prefix` is a command that runs nginx where that address is.
     """
 
     def __init__(
@@ -84,8 +96,11 @@ class Origin(Server):
         first_byte_ms: tuple[int, int] | None = None,
         bytes_per_second: int | None = None,
         tls: tuple[pathlib.Path, pathlib.Path] | None = None,
+        address: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
         super().__init__(folder)
+        self._address, self._prefix = address, tuple(prefix)
         self.root = pathlib.Path(root).resolve()
         self._latency = first_byte_ms
         self._rate = bytes_per_second
@@ -101,10 +116,11 @@ class Origin(Server):
 
     def start(self) -> None:
         port = free_port()
-        self.endpoint = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
+        self.endpoint = f"{'https' if self._tls else 'http'}://{self._address}:{port}"
         self.listed()
         (self.folder / "nginx.conf").write_text(self._configuration(port))
-        self.spawn("nginx", "nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"))
+        configuration = str(self.folder / "nginx.conf")
+        self.spawn("nginx", *self._prefix, "nginx", "-p", str(self.folder), "-c", configuration)
         self.until("nginx", lambda: (self.folder / "nginx.pid").exists(), 20)
         self.until("nginx", self.answers, 20)
 
@@ -119,8 +135,10 @@ class Origin(Server):
                 if path.is_file():
                     status = path.stat()
                     tag = f'"{int(status.st_mtime):x}-{status.st_size:x}"'
-                    lines.append((path.relative_to(bucket).as_posix(), status.st_size, tag))
-            text = "".join(f"{key}\t{size}\t{tag}\n" for key, size, tag in sorted(lines))
+                    date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(status.st_mtime))
+                    key = path.relative_to(bucket).as_posix()
+                    lines.append(f"{key}\t{status.st_size}\t{tag}\t{date}\n")
+            text = "".join(sorted(lines))
             (self.folder / f"{bucket.name}.keys").write_text(text)
 
     def requests(self) -> list[Request]:
@@ -178,13 +196,15 @@ http {{
     scgi_temp_path {self.folder}/tmp;
     sendfile on; tcp_nodelay on; keepalive_requests 1000000; default_type application/octet-stream;
     server {{
-        listen 127.0.0.1:{port} {"ssl" if self._tls else ""} backlog=1024; {tls}
+        listen {self._address}:{port} {"ssl" if self._tls else ""} backlog=1024; {tls}
         root {self.root}; set $asked $uri;
         location / {{
             {wait}
             {rate}
+            try_files $uri =404;
             if ($arg_list-type = 2) {{ rewrite ^ /_list$uri last; }}
         }}
+        location ~ ^/[^/]+/?$ {{ rewrite ^ /_list$uri last; }}
         location /_list/ {{
             internal;
             content_by_lua_file {self.folder}/list.lua;
