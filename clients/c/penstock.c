@@ -248,6 +248,21 @@ static uint8_t *slot_base(const struct penstock_ring *ring, uint32_t slot)
     return ring->region.base + ring->slots_offset_bytes + slot * ring->slot_bytes;
 }
 
+/* A batch's texts are empty: the larger part of the header stays in the daemon's caches then. */
+static void copy_header(struct slot_header *to, const uint8_t *from)
+{
+    const size_t plain_bytes = offsetof(struct slot_header, error_kind);
+    memcpy(to, from, plain_bytes);
+    if (to->kind == SLOT_BATCH) {
+        to->error_kind[0] = '\0';
+        to->error_text[0] = '\0';
+        return;
+    }
+    memcpy((uint8_t *)to + plain_bytes, from + plain_bytes, sizeof *to - plain_bytes);
+    to->error_kind[sizeof to->error_kind - 1] = '\0';
+    to->error_text[sizeof to->error_text - 1] = '\0';
+}
+
 penstock_status penstock_ring_take(penstock_ring *ring, penstock_lease **result)
 {
     if (ring == NULL || result == NULL) {
@@ -274,9 +289,7 @@ penstock_status penstock_ring_take(penstock_ring *ring, penstock_lease **result)
     lease->ring = ring;
     lease->slot = slot;
     atomic_init(&lease->reference_count, 1);
-    memcpy(&lease->header, slot_base(ring, slot), sizeof lease->header);
-    lease->header.error_kind[sizeof lease->header.error_kind - 1] = '\0';
-    lease->header.error_text[sizeof lease->header.error_text - 1] = '\0';
+    copy_header(&lease->header, slot_base(ring, slot));
     atomic_store_explicit(&ring->taken_count, taken + 1, memory_order_relaxed);
     /* Relaxed: a count alone; references are only ever made from one that is held. */
     atomic_fetch_add_explicit(&ring->held_count, 1, memory_order_relaxed);
@@ -331,7 +344,26 @@ void penstock_lease_describe(const penstock_lease *lease, penstock_batch_info *i
         .side_bytes = header->side_bytes,
         .error_kind = header->error_kind,
         .error_text = header->error_text,
+        .held_count = atomic_load_explicit(&lease->ring->held_count, memory_order_relaxed),
     };
+}
+
+penstock_status penstock_ring_next(penstock_ring *ring, int32_t spin_us, int32_t timeout_ms,
+                                   penstock_lease **lease, penstock_batch_info *info)
+{
+    if (lease == NULL || info == NULL) {
+        return PENSTOCK_INVALID;
+    }
+    *lease = NULL;
+    penstock_status status = penstock_ring_wait(ring, spin_us, timeout_ms);
+    if (status != PENSTOCK_OK) {
+        return status;
+    }
+    status = penstock_ring_take(ring, lease);
+    if (status == PENSTOCK_OK) {
+        penstock_lease_describe(*lease, info);
+    }
+    return status;
 }
 
 void penstock_lease_ref(penstock_lease *lease)

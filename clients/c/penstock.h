@@ -92,9 +92,15 @@ typedef struct penstock_batch_info {
     uint64_t side_bytes;
     const char *error_kind;
     const char *error_text;
+    uint32_t held_count; /* of the ring's slots, this one included, when it was described */
 } penstock_batch_info;
 
 void penstock_lease_describe(const penstock_lease *lease, penstock_batch_info *info);
+
+/* penstock_ring_wait(), penstock_ring_take() and penstock_lease_describe() in one call, for a
+ * trainer to whom each costs. The errors are theirs; *lease is NULL unless PENSTOCK_OK. */
+penstock_status penstock_ring_next(penstock_ring *ring, int32_t spin_us, int32_t timeout_ms,
+                                   penstock_lease **lease, penstock_batch_info *info);
 
 void penstock_lease_ref(penstock_lease *lease);
 /* Drop one reference; the last gives the slot back to the daemon. */

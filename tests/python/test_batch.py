@@ -57,6 +57,30 @@ def test_slots_are_held_by_large_tensors_alone(loader):
     assert labels.tolist() == [0] * 4 and ids.tolist() == [0, 1, 2, 3]
 
 
+def test_a_batch_made_ahead_is_like_any_other(loader):
+    expected = [batch[0].clone() for batch in loader]
+    loader.set_epoch(0)
+    session, kept, was_made_ahead = loader._session, None, 0
+    for number, batch in enumerate(loader):
+        slots = set(session._prepared)
+        session._prepare()  # as it does when it must wait for the next one
+        was_made_ahead += bool(slots)
+        assert torch.equal(batch[0], expected[number])
+        assert batch.sample_ids.tolist() == [4 * number + i for i in range(4)]
+        assert batch.valid.tolist() == [True] * 4
+        assert batch[0].untyped_storage().nbytes() == BATCH_BYTES
+        assert batch[1].untyped_storage().nbytes() == 4 * 8
+        assert (batch.epoch, batch.step) == (0, number)
+        if number == 7:
+            kept = batch[0][2]
+    assert was_made_ahead > 5
+    del batch
+    assert held_slots(loader) == 1
+    assert torch.equal(kept, expected[7][2])
+    loader.close()  # what was made ahead goes; what was given stays
+    assert torch.equal(kept, expected[7][2])
+
+
 def test_kept_batches_are_copied_when_all_slots_are_held(loader, caplog):
     from penstock import _log
 

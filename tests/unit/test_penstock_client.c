@@ -149,6 +149,46 @@ static void test_batches_come_in_order_with_their_header(void **state)
     assert_int_equal(info.slot_count, SLOTS);
 }
 
+static void test_next_waits_takes_and_describes(void **state)
+{
+    struct pair *pair = *state;
+    penstock_lease *lease;
+    penstock_batch_info info;
+    assert_int_equal(penstock_ring_next(pair->trainer, 0, 1, &lease, &info), PENSTOCK_TIMED_OUT);
+    assert_null(lease);
+    assert_int_equal(penstock_ring_next(pair->trainer, -1, 1, &lease, &info), PENSTOCK_INVALID);
+    assert_int_equal(penstock_ring_next(pair->trainer, 0, 1, &lease, NULL), PENSTOCK_INVALID);
+    assert_true(publish(pair->daemon, 4) && publish(pair->daemon, 5));
+    penstock_lease *second;
+    assert_int_equal(penstock_ring_next(pair->trainer, 0, 0, &lease, &info), PENSTOCK_OK);
+    assert_int_equal(info.step, 4);
+    assert_int_equal(info.held_count, 1);
+    assert_int_equal(penstock_ring_next(pair->trainer, 0, 0, &second, &info), PENSTOCK_OK);
+    assert_int_equal(info.step, 5);
+    assert_int_equal(info.held_count, 2);
+    assert_int_equal(lease_step(lease), 4);
+    penstock_lease_unref(lease);
+    penstock_lease_unref(second);
+    assert_int_equal(ring_collect(pair->daemon), 2);
+}
+
+static void test_errors_come_with_their_texts(void **state)
+{
+    struct pair *pair = *state;
+    int slot = ring_claim(pair->daemon);
+    struct slot_header *header = ring_slot_header(pair->daemon, (uint32_t)slot);
+    *header = (struct slot_header){.kind = SLOT_ERROR, .error_kind = "sample"};
+    memset(header->error_text, 'x', sizeof header->error_text); /* without its NUL */
+    ring_publish(pair->daemon, (uint32_t)slot);
+    penstock_lease *lease;
+    penstock_batch_info info;
+    assert_int_equal(penstock_ring_next(pair->trainer, 0, 0, &lease, &info), PENSTOCK_OK);
+    assert_int_equal(info.kind, SLOT_ERROR);
+    assert_string_equal(info.error_kind, "sample");
+    assert_int_equal(strlen(info.error_text), LAYOUT_ERROR_BYTES - 1);
+    penstock_lease_unref(lease);
+}
+
 static void test_a_lease_holds_its_slot_until_the_last_reference(void **state)
 {
     struct pair *pair = *state;
@@ -439,6 +479,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PAIR_TEST(test_open_checks_the_region),
         PAIR_TEST(test_batches_come_in_order_with_their_header),
+        PAIR_TEST(test_next_waits_takes_and_describes),
+        PAIR_TEST(test_errors_come_with_their_texts),
         PAIR_TEST(test_a_lease_holds_its_slot_until_the_last_reference),
         cmocka_unit_test(test_leases_outlive_the_handle_and_the_daemon),
         PAIR_TEST(test_rewind_starts_a_new_stream),

@@ -16,41 +16,46 @@ except ImportError as error:  # pragma: no cover - a broken installation
         "'pip install .' in its checkout"
     ) from error
 
-READY = lib.PENSTOCK_OK
-TIMED_OUT = lib.PENSTOCK_TIMED_OUT
-FORKED = lib.PENSTOCK_FORKED
-
 SLOT_ERROR = 1
 
 
+def _unref(cell: Any, unref: Any = lib.penstock_lease_unref) -> None:
+    unref(cell[0])
+
+
 class Lease:
-    """A hold on one slot; it lasts until nobody refers to this object any more."""
+    """A hold on one slot; it lasts until nobody refers to this object any more.
 
-    __slots__ = ("_handle", "info")
+    Made before there is a slot to hold, so that an exception out of a signal handler, which may
+    come right after the slot was taken, loses none.
+    """
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = ffi.gc(handle, lib.penstock_lease_unref)
-        #: struct penstock_batch_info, valid as long as this object.
-        self.info = ffi.new("penstock_batch_info *")
-        lib.penstock_lease_describe(handle, self.info)
+    __slots__ = ("cell",)
 
-    def memory(self, offset_bytes: int, size_bytes: int) -> Any:
-        """A writable buffer over part of the slot, which keeps this lease alive."""
-        pointer = ffi.gc(self.info.base + offset_bytes, lambda _pointer, _lease=self: None)
-        return ffi.buffer(pointer, size_bytes)
+    def __init__(self) -> None:
+        #: penstock_lease **: NULL is in it while nothing is held.
+        self.cell = ffi.gc(ffi.new("penstock_lease **"), _unref)
 
-    def glance(self, offset_bytes: int, size_bytes: int) -> Any:
-        """The same for reading at once: it does not keep the lease."""
-        return ffi.buffer(self.info.base + offset_bytes, size_bytes)
 
-    def error(self) -> tuple[str, str]:
-        """Kind and text of a slot that holds an error."""
-        kind = ffi.string(self.info.error_kind).decode(errors="replace")
-        return kind, ffi.string(self.info.error_text).decode(errors="replace")
+def memory(pointer: Any, size_bytes: int, holder: object) -> Any:
+    """A writable buffer of what a ``uint8_t *`` points to, which keeps `holder` alive."""
+    owned = ffi.gc(pointer, lambda _pointer, _holder=holder: None)
+    return ffi.buffer(owned, size_bytes)
+
+
+def glance(pointer: Any, size_bytes: int) -> Any:
+    """The same for reading at once: it keeps nothing."""
+    return ffi.buffer(pointer, size_bytes)
+
+
+def error_of(batch: Any) -> tuple[str, str]:
+    """Kind and text of a slot that holds an error (struct penstock_batch_info)."""
+    kind = ffi.string(batch.error_kind).decode(errors="replace")
+    return kind, ffi.string(batch.error_text).decode(errors="replace")
 
 
 class Ring:
-    """The mapped ring of one session. `take` and `wait` from one thread at a time."""
+    """The mapped ring of one session. `take` from one thread at a time."""
 
     def __init__(self, memory_fd: int, release_fd: int, region_bytes: int) -> None:
         """Owns both descriptors from here on, also when it fails."""
@@ -63,19 +68,19 @@ class Ring:
             raise _open_error(status, number, region_bytes)
         self._handle = ffi.gc(result[0], lib.penstock_ring_close)
         self._info = ffi.new("penstock_ring_info *")
+        #: struct penstock_batch_info of the batch taken last; its texts last as long as the lease.
+        self.batch = ffi.new("penstock_batch_info *")
 
-    def wait(self, spin_us: int, timeout_ms: int) -> int:
-        """READY, TIMED_OUT (also after a signal) or FORKED; runs without the GIL."""
-        return lib.penstock_ring_wait(self._handle, spin_us, timeout_ms)
+    def take(self, lease: Lease, spin_us: int, timeout_ms: int) -> bool:
+        """Let `lease` hold the next batch; False after the time, or after a signal.
 
-    def take(self) -> Lease | None:
-        """The next batch, None when there is none."""
-        result = ffi.new("penstock_lease **")
-        status = lib.penstock_ring_take(self._handle, result)
+        Waits without the GIL.
+        """
+        status = lib.penstock_ring_next(self._handle, spin_us, timeout_ms, lease.cell, self.batch)
         if status == lib.PENSTOCK_OK:
-            return Lease(result[0])
+            return True
         if status == lib.PENSTOCK_TIMED_OUT:
-            return None
+            return False
         if status == lib.PENSTOCK_NO_MEMORY:
             raise OutOfMemoryError("no memory for a batch's record; free some memory")
         raise DaemonError(f"the ring cannot be read (status {status}); make the loader anew")

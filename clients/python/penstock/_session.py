@@ -16,10 +16,11 @@ import numpy as np
 from ._client import Client
 from ._link import Link
 from ._log import log_once, logger
-from ._ring import FORKED, READY, SLOT_ERROR, Lease, Ring
+from ._ring import SLOT_ERROR, Lease, Ring, error_of
 from ._state import Cursor
-from ._tensors import BatchReader
+from ._tensors import BatchReader, Prepared
 from ._wire import Disconnected
+from .batch import Batch
 from .errors import DaemonError, Error, ProtocolError, WaitTimeoutError, error_from
 
 _SPIN_US = 20
@@ -28,30 +29,23 @@ _ATTEMPTS_MAX = 5
 
 
 class Taken:
-    """A batch as it came: values and the words of its slot's header."""
+    """A batch, and what the header of its slot says beyond it."""
 
-    __slots__ = (
-        "bad_count",
-        "cursor",
-        "epoch",
-        "ids",
-        "is_last",
-        "samples",
-        "step",
-        "valid",
-        "values",
-    )
+    __slots__ = ("bad_count", "batch", "cursor", "is_last", "samples")
 
-    def __init__(self, lease: Lease, reader: BatchReader, copy: bool) -> None:
-        info = lease.info
-        self.values, self.ids, self.valid = reader.read(lease, copy)
-        self.epoch: int = info.epoch
-        self.step: int = info.step
+    def __init__(self, batch: Batch, info: Any) -> None:
+        """`info`: struct penstock_batch_info."""
+        batch.epoch = info.epoch
+        batch.step = info.step
+        self.batch = batch
         self.samples: int = info.valid_count
         self.bad_count: int = info.bad_count
         self.is_last = bool(info.is_last)
         self.cursor = Cursor(
-            info.next_epoch, info.next_position, info.next_window_ordinal, info.next_window_first
+            info.next_epoch,
+            info.next_position,
+            info.next_window_ordinal,
+            info.next_window_first,
         )
 
 
@@ -72,9 +66,12 @@ class Session:
         self._client: Client | None = None
         self._ring: Ring | None = None
         self._reader: BatchReader | None = None
+        self._bases: dict[int, Any] = {}  # slots that have held a batch, and where they are
+        self._prepared: dict[int, Prepared] = {}
         self._cursor = Cursor(0)
         self._is_exact = False  # whether the stream's next batch is known to begin at the cursor
         self._pid = 0
+        self._places = 0  # samples of a full batch
         self.slots = 0
 
     @property
@@ -103,52 +100,64 @@ class Session:
             self.open_at(self._cursor)  # an interrupt came between taking and accounting
         deadline = time.monotonic() + timeout_seconds if timeout_seconds > 0 else None
         failures = 0
-        while not self._wait(deadline, timeout_seconds):
+        lease = Lease()
+        while self._is_forked() or not self._next(lease, deadline, timeout_seconds):
             failures += 0 if self._is_forked() else 1
             self._attach_again(failures)
-        assert self._ring is not None and self._reader is not None
-        self._is_exact = False
-        lease = self._ring.take()
-        if lease is None:
-            raise DaemonError("the ring announced a batch that is not there; make the loader anew")
-        if lease.info.kind == SLOT_ERROR:
-            raise error_from(*lease.error())
-        taken = Taken(lease, self._reader, copy=self._must_copy())
+        assert self._ring is not None
+        info = self._ring.batch
+        if info.kind == SLOT_ERROR:
+            raise error_from(*error_of(info))
+        taken = Taken(self._read(info, lease), info)
         self._cursor = taken.cursor
         self._is_exact = True
         return taken
 
-    def _must_copy(self) -> bool:
-        """Whether keeping this slot would leave the daemon without any."""
-        assert self._ring is not None
-        info = self._ring.describe()
-        if info.held_count < info.slot_count:
-            return False
-        log_once(
-            logging.WARNING,
-            f"all {info.slot_count} batch slots are held by tensors that are still alive; batches "
-            "are copied while that is so; raise prefetch_factor, or keep fewer",
-        )
-        return True
+    def _read(self, info: Any, lease: Lease) -> Batch:
+        assert self._reader is not None
+        if info.held_count >= self.slots:  # keeping this one would leave the daemon without any
+            log_once(
+                logging.WARNING,
+                f"all {self.slots} batch slots are held by tensors that are still alive; batches "
+                "are copied while that is so; raise prefetch_factor, or keep fewer",
+            )
+            return self._reader.read(info, lease, copy=True)
+        slot = info.slot_index
+        prepared = self._prepared.get(slot)
+        if prepared is not None and prepared.count == info.place_count:
+            del self._prepared[slot]
+            return prepared.take(lease)
+        self._bases[slot] = info.base
+        return self._reader.read(info, lease, copy=False)
 
-    def _wait(self, deadline: float | None, timeout_seconds: float) -> bool:
-        """True when a batch can be taken, False when the daemon is gone and none is left."""
+    def _prepare(self) -> None:
+        """Make ahead what the next batch will need, wherever it comes; nobody waits for this."""
+        assert self._reader is not None
+        for slot, base in self._bases.items():
+            if slot not in self._prepared:
+                self._prepared[slot] = self._reader.prepare(base, self._places)
+
+    def _next(self, lease: Lease, deadline: float | None, timeout_seconds: float) -> bool:
+        """Let `lease` hold the next batch; False when the daemon is gone and none is left."""
         ring, client = self._ring, self._client
         if ring is None or client is None:
             return False
-        status = ring.wait(_SPIN_US, _SLICE_MS)
-        while status != READY:
-            if status == FORKED:
-                return False
+        self._is_exact = False
+        if ring.take(lease, 0, 0):
+            return True
+        self._prepare()
+        is_there = ring.take(lease, _SPIN_US, _SLICE_MS)
+        while not is_there:
             if client.peer_is_gone():
                 # What was published before is still there, and still right.
-                return ring.wait(0, 0) == READY
+                return ring.take(lease, 0, 0)
             if deadline is not None and time.monotonic() > deadline:
+                self._is_exact = True
                 raise WaitTimeoutError(
                     f"no batch within timeout={timeout_seconds:g} s; raise timeout=, or see "
                     "stats()['limited_by'] and 'penstock status' for what is slow"
                 )
-            status = ring.wait(0, _SLICE_MS)
+            is_there = ring.take(lease, 0, _SLICE_MS)
         return True
 
     def _is_forked(self) -> bool:
@@ -226,6 +235,7 @@ class Session:
             )
         self._ring = Ring(fds[0], fds[1], answer["region_bytes"])
         self._reader = BatchReader(answer["fields"], self._output)
+        self._places = answer["places"]
         self._pid = os.getpid()
         self._is_exact = True
         self.slots = answer["slots"]
@@ -243,6 +253,7 @@ class Session:
     def close(self) -> None:
         """Give the ring back; batches that are still held stay valid. May be called again."""
         self._is_exact = False
+        self._bases, self._prepared = {}, {}
         if self._ring is not None:
             self._ring.close()
             self._ring = None

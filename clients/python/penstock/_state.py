@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import StateError
 
 STATE_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Cursor:
+class Cursor(NamedTuple):
     """A place between two batches: `position` samples of epoch `epoch` are done, of all ranks."""
 
     epoch: int

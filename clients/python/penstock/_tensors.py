@@ -6,12 +6,12 @@ lease, so the slot is not reused while one lives. Small ones are copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ._ring import Lease
+from ._ring import Lease, ffi, glance, memory
+from .batch import Batch
 from .errors import DaemonError
 
 #: Fields of a batch below this are copied: a kept label must not keep a slot of images.
@@ -29,94 +29,169 @@ _ITEM_BYTES = {
     "uint64": 8,
 }
 
-Reader = Callable[[Lease, int, bool], Any]
-
 
 class BatchReader:
     """Reads the fields that an `attach` answer describes; immutable."""
 
     def __init__(self, fields: list[dict[str, Any]], output: str, side_offset: int = 0) -> None:
         """`output`: "torch" or "numpy"."""
-        readers = {field["name"]: _reader(field, output, side_offset) for field in fields}
-        self._read_ids = readers.pop(ID_FIELD)
-        self._read_valid = readers.pop(VALID_FIELD)
-        self.names = tuple(readers)
-        self._readers = tuple(readers.values())
+        readers = {field["name"]: _field(field, output, side_offset) for field in fields}
+        names = [name for name in readers if name not in (ID_FIELD, VALID_FIELD)]
+        self.names = tuple(names)
+        #: The batch's fields, then the sample ids and which are valid.
+        self._fields = [readers[name] for name in (*names, ID_FIELD, VALID_FIELD)]
 
-    def read(self, lease: Lease, copy: bool) -> tuple[tuple[Any, ...], Any, Any]:
-        """(values, sample ids, valid) of the batch; with `copy` nothing refers to the slot."""
-        count = lease.info.place_count
-        values = tuple([read(lease, count, copy) for read in self._readers])
-        return values, self._read_ids(lease, count, True), self._read_valid(lease, count, True)
+    def read(self, info: Any, lease: Lease, copy: bool) -> Batch:
+        """The batch that `lease` holds, but for its place; with `copy` it does not refer to it.
+
+        `info`: the struct penstock_batch_info of `lease`.
+        """
+        return self._batch([field.read(info, lease, copy) for field in self._fields])
+
+    def prepare(self, base: Any, count: int) -> Prepared | None:
+        """What `read` will return of a batch of `count` in the slot at `base`, made ahead.
+
+        None with fields of text, whose values are in nobody's hands before the batch is there.
+        """
+        if any(isinstance(field, _TextField) for field in self._fields):
+            return None
+        return Prepared(self._fields, self.names, base, count)
+
+    def _batch(self, values: list[Any]) -> Batch:
+        *values, ids, valid = values
+        return Batch(values, self.names, sample_ids=ids, valid=valid)
 
 
-def _reader(field: dict[str, Any], output: str, side_offset: int) -> Reader:
-    if field["kind"] in ("text", "bytes"):
-        return _text_reader(field, field.get("side_offset", side_offset))
-    return _tensor_reader(field, output)
+class Prepared:
+    """The tensors of a batch before it is there, so that it need not wait for them.
+
+    Making a tensor takes torch 30 us and more when the caches are cold, and they always are: the
+    decode threads have just worked here. Good for one batch.
+    """
+
+    __slots__ = ("_batch", "_copies", "_holder", "count")
+
+    def __init__(self, fields: list[_TensorField], names: tuple[str, ...], base: Any, count: int):
+        self.count = count
+        self._holder: list[Lease] = []
+        self._copies: list[tuple[Any, Any, int]] = []
+        *values, ids, valid = [self._make(field, base) for field in fields]
+        self._batch = Batch(values, names, sample_ids=ids, valid=valid)
+
+    def _make(self, field: _TensorField, base: Any) -> Any:
+        source, size = base + field.offset, field.size(self.count)
+        if size >= COPY_BYTES_BELOW:
+            return field.view(memory(source, size, self._holder), self.count)
+        value, address = field.empty(self.count)
+        self._copies.append((ffi.cast("uint8_t *", address), source, size))
+        return value
+
+    def take(self, lease: Lease) -> Batch:
+        """The batch that `lease` holds, but for its place; once only."""
+        self._holder.append(lease)
+        for to, source, size in self._copies:
+            ffi.memmove(to, source, size)
+        return self._batch
 
 
-def _tensor_reader(field: dict[str, Any], output: str) -> Reader:
-    name, offset, capacity = field["name"], field["offset"], field["bytes"]
-    dtype = "int64" if field["dtype"] == "uint64" else field["dtype"]
-    shape = tuple(field["shape"])
-    is_nhwc = field.get("strides") == "nhwc"
-    memory_shape = (shape[1], shape[2], shape[0]) if is_nhwc else shape
-    row_bytes = _ITEM_BYTES[dtype] * int(np.prod(memory_shape, dtype=np.int64))
-    as_array = _torch_from(dtype) if output == "torch" else _numpy_from(dtype)
+class _TensorField:
+    """A tensor per batch."""
 
-    def read(lease: Lease, count: int, copy: bool) -> Any:
-        size = count * row_bytes
-        if size > capacity:
+    def __init__(self, field: dict[str, Any], output: str) -> None:
+        self._name, self.offset, self._capacity = field["name"], field["offset"], field["bytes"]
+        dtype = "int64" if field["dtype"] == "uint64" else field["dtype"]
+        shape = tuple(field["shape"])
+        self._is_nhwc = field.get("strides") == "nhwc"
+        self._shape = (shape[1], shape[2], shape[0]) if self._is_nhwc else shape
+        self._row_bytes = _ITEM_BYTES[dtype] * int(np.prod(shape, dtype=np.int64))
+        self._arrays = _TorchArrays(dtype) if output == "torch" else _NumpyArrays(dtype)
+
+    def size(self, count: int) -> int:
+        """Bytes of a batch of `count`."""
+        size = count * self._row_bytes
+        if size > self._capacity:
             raise DaemonError(
-                f"a batch of {count} samples does not fit field {name!r}; restart the daemon"
+                f"a batch of {count} samples does not fit field {self._name!r}; restart the daemon"
             )
-        copy = copy or size < COPY_BYTES_BELOW
-        memory = lease.glance(offset, size) if copy else lease.memory(offset, size)
-        return as_array(memory, (count, *memory_shape), copy, is_nhwc)
+        return size
 
-    return read
+    def read(self, info: Any, lease: Lease, copy: bool) -> Any:
+        count = info.place_count
+        size = self.size(count)
+        if copy or size < COPY_BYTES_BELOW:
+            value, address = self.empty(count)
+            ffi.memmove(ffi.cast("uint8_t *", address), info.base + self.offset, size)
+            return value
+        return self.view(memory(info.base + self.offset, size, lease), count)
 
+    def view(self, buffer: Any, count: int) -> Any:
+        """A tensor over a buffer."""
+        return self._in_order(self._arrays.view(buffer, (count, *self._shape)))
 
-def _torch_from(dtype_name: str) -> Callable[[Any, tuple[int, ...], bool, bool], Any]:
-    import torch
+    def empty(self, count: int) -> tuple[Any, int]:
+        """A tensor with memory of its own, and the address of that."""
+        array, address = self._arrays.empty((count, *self._shape))
+        return self._in_order(array), address
 
-    dtype = getattr(torch, dtype_name)
-
-    def make(memory: Any, shape: tuple[int, ...], copy: bool, is_nhwc: bool) -> Any:
-        if shape[0] == 0:
-            tensor = torch.empty(shape, dtype=dtype)
-        else:
-            tensor = torch.frombuffer(memory, dtype=dtype)
-            if copy:
-                tensor = tensor.clone()
-            if len(shape) > 1:
-                tensor = tensor.view(shape)
-        return tensor.permute(0, 3, 1, 2) if is_nhwc else tensor
-
-    return make
+    def _in_order(self, array: Any) -> Any:
+        return self._arrays.permute(array, (0, 3, 1, 2)) if self._is_nhwc else array
 
 
-def _numpy_from(dtype_name: str) -> Callable[[Any, tuple[int, ...], bool, bool], Any]:
-    dtype = np.dtype(dtype_name)
+class _TorchArrays:
+    """How torch makes tensors of one type."""
 
-    def make(memory: Any, shape: tuple[int, ...], copy: bool, is_nhwc: bool) -> Any:
-        array = np.frombuffer(memory, dtype)
-        if copy:
-            array = array.copy()
-        array = array.reshape(shape)
-        return array.transpose(0, 3, 1, 2) if is_nhwc else array
+    def __init__(self, dtype_name: str) -> None:
+        import torch
 
-    return make
+        self._torch = torch
+        self._dtype = getattr(torch, dtype_name)
+
+    def view(self, buffer: Any, shape: tuple[int, ...]) -> Any:
+        return self._torch.frombuffer(buffer, dtype=self._dtype).view(shape)
+
+    def empty(self, shape: tuple[int, ...]) -> tuple[Any, int]:
+        tensor = self._torch.empty(shape, dtype=self._dtype)
+        return tensor, tensor.data_ptr()
+
+    def permute(self, tensor: Any, axes: tuple[int, ...]) -> Any:
+        return tensor.permute(axes)
 
 
-def _text_reader(field: dict[str, Any], side_offset: int) -> Reader:
-    offset, is_text = field["offset"], field["kind"] == "text"
+class _NumpyArrays:
+    """How NumPy makes arrays of one type."""
 
-    def read(lease: Lease, count: int, copy: bool) -> list[Any]:
-        places = np.frombuffer(lease.glance(offset, count * 8), "<u4").reshape(count, 2).tolist()
-        side = lease.glance(side_offset, lease.info.side_bytes)
+    def __init__(self, dtype_name: str) -> None:
+        self._dtype = np.dtype(dtype_name)
+
+    def view(self, buffer: Any, shape: tuple[int, ...]) -> Any:
+        return np.frombuffer(buffer, self._dtype).reshape(shape)
+
+    def empty(self, shape: tuple[int, ...]) -> tuple[Any, int]:
+        array = np.empty(shape, self._dtype)
+        return array, array.ctypes.data
+
+    def permute(self, array: Any, axes: tuple[int, ...]) -> Any:
+        return array.transpose(axes)
+
+
+class _TextField:
+    """A list of str, or of bytes, per batch."""
+
+    def __init__(self, field: dict[str, Any], side_offset: int) -> None:
+        self._offset = field["offset"]
+        self._side_offset = field.get("side_offset", side_offset)
+        self._is_text = field["kind"] == "text"
+
+    def read(self, info: Any, _lease: Lease, _copy: bool) -> list[Any]:
+        count = info.place_count
+        table = glance(info.base + self._offset, count * 8)
+        places = np.frombuffer(table, "<u4").reshape(count, 2).tolist()
+        side = glance(info.base + self._side_offset, info.side_bytes)
         values = [side[start : start + length] for start, length in places]
-        return [value.decode(errors="replace") for value in values] if is_text else values
+        return [value.decode(errors="replace") for value in values] if self._is_text else values
 
-    return read
+
+def _field(field: dict[str, Any], output: str, side_offset: int) -> _TensorField | _TextField:
+    if field["kind"] in ("text", "bytes"):
+        return _TextField(field, side_offset)
+    return _TensorField(field, output)

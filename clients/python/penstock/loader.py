@@ -368,15 +368,8 @@ class DataLoader:
             self._meter.ended(began, taken.samples, taken.bad_count)
             if taken.bad_count:
                 self._check_bad(taken)
-            batch = Batch(
-                taken.values,
-                self._session.names,
-                sample_ids=taken.ids,
-                valid=taken.valid,
-                epoch=taken.epoch,
-                step=taken.step,
-                state=(iterator.identity, taken.cursor),
-            )
+            batch = taken.batch
+            batch._state = (iterator.identity, taken.cursor)
         return self._finish(batch)
 
     def _finish(self, batch: Batch) -> Any:
@@ -405,7 +398,7 @@ class DataLoader:
         if allowed is not None and self._epoch_bad > allowed * samples:
             self._drop_iterator()
             raise TooManyBadSamplesError(
-                f"{self._epoch_bad} of {samples} samples of epoch {taken.epoch} could not be "
+                f"{self._epoch_bad} of {samples} samples of epoch {taken.batch.epoch} could not be "
                 f"made, more than max_errors={allowed:g} allows; 'penstock errors' names them with "
                 "reasons: mend the files, or raise max_errors"
             )
