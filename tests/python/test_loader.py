@@ -275,6 +275,22 @@ def test_inert_arguments_are_named_once(folder, caplog):
     assert caplog.text.count("worker_init_fn, persistent_workers") == 1
 
 
+@pytest.mark.parametrize("world", [1, 3, 7, 8])
+@pytest.mark.parametrize("tail", [{}, {"last_batch": "pad"}, {"drop_last": True}])
+def test_a_sampler_is_as_long_as_torchs(folder, world, tail):
+    for rank in range(world):
+        loader = penstock.DataLoader(
+            folder, 2, rank=rank, world_size=world, transforms=EVAL, **tail
+        )
+        with loader:
+            theirs = torch.utils.data.DistributedSampler(
+                range(60), world, rank, drop_last=tail.get("drop_last", False)
+            )
+            assert len(loader.sampler) == len(theirs)
+            if not loader.drop_last:  # the question that pytorch/examples' validate() asks
+                assert len(loader.sampler) * world >= len(loader.dataset)
+
+
 def test_torch_samplers(folder):
     data = torch.utils.data
     source = range(60)

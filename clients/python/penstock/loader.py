@@ -224,6 +224,13 @@ class DataLoader:
             self._resolve()
             return self._plan["batches_per_epoch"]
 
+    def _rank_samples_nominal(self) -> int:
+        """Samples of the data set over ranks; what this rank really has may be fewer by one."""
+        with self._locked():
+            world = self._resolve().world
+            samples = self._plan["samples"]
+            return samples // world if self.drop_last else -(-samples // world)
+
     @property
     def batch_size(self) -> int:
         """Samples per batch of this rank; of the largest rank where they differ by one."""
@@ -532,6 +539,10 @@ class _Sampler:
         self._loader.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Samples of this rank in an epoch."""
-        self._loader._resolve()
-        return self._loader._plan["rank_samples"]
+        """Samples of a rank in an epoch, the same on every rank, as torch's DistributedSampler
+        has it: rounded up, or down with ``drop_last=True``.
+
+        Scripts that see ``len(sampler) * world_size < len(dataset)`` take it that a tail was left
+        out and evaluate it once more.
+        """
+        return self._loader._rank_samples_nominal()
