@@ -13,7 +13,7 @@
 #include "loader/exposition.h"
 #include "loader/log.h"
 
-enum { HTTP_CONNECTIONS_MAX = 64, HTTP_TIMEOUT_SECONDS = 10 };
+enum { HTTP_CONNECTIONS_MAX = 64, HTTP_TIMEOUT_SECONDS = 5, HTTP_ROUNDS_MAX = 64 };
 
 struct http {
     struct server *server;
@@ -75,11 +75,26 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
                      strdup("not found; there are /, /metrics, /healthz and /readyz\n"));
 }
 
+/* libmicrohttpd looks at its sockets edge-triggered: what it has left over for another round comes
+ * with no event, it has to be asked for. The rounds are bounded so that nobody who sends without
+ * end holds up the control thread; the next tick goes on. */
+void http_tend(struct http *http)
+{
+    if (http == NULL) {
+        return;
+    }
+    MHD_UNSIGNED_LONG_LONG wait_ms = 0;
+    int rounds = 0;
+    do {
+        MHD_run(http->daemon);
+    } while (++rounds < HTTP_ROUNDS_MAX && MHD_get_timeout(http->daemon, &wait_ms) == MHD_YES &&
+             wait_ms == 0);
+}
+
 static void http_ready(struct watch *watch, uint32_t events)
 {
     (void)events;
-    struct http *http = watch->owner;
-    MHD_run(http->daemon);
+    http_tend(watch->owner);
 }
 
 /* ---- Life ------------------------------------------------------------------------------- */

@@ -158,18 +158,24 @@ static bool may_leave(struct server *server)
     return is_alone;
 }
 
-static void note_busy(struct server *server)
+static void note_busy(struct server *server, uint64_t now_ns)
 {
-    uint64_t now_ns = clock_now_ns();
-    if (now_ns - server->busy_at_ns < 1000000000u) {
-        return;
-    }
     struct pipeline_stats stats = pipeline_stats(server->pipeline);
     double span = (double)(now_ns - server->busy_at_ns) * stats.thread_count;
     server->busy_ratio = span > 0 ? (double)(stats.busy_ns - server->busy_ns) / span : 0;
     server->busy_at_ns = now_ns;
     server->busy_ns = stats.busy_ns;
-    pipeline_note_time(server->pipeline);
+}
+
+/* What is to be done every second, whatever happens. */
+static void tend_by_time(struct server *server)
+{
+    uint64_t now_ns = clock_now_ns();
+    if (now_ns - server->busy_at_ns >= 1000000000u) {
+        note_busy(server, now_ns);
+        pipeline_note_time(server->pipeline);
+        http_tend(server->http);
+    }
 }
 
 /* Wait at most `tick_ms` for events, and look after everything once. */
@@ -187,7 +193,7 @@ static void serve_round(struct server *server, int tick_ms)
         connection_tend(c);
     }
     connection_sweep(server);
-    note_busy(server);
+    tend_by_time(server);
 }
 
 static bool has_tasks(const struct server *server)
