@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
 import rig
 
+torch = pytest.importorskip("torch")
+
 EXAMPLES = rig.ROOT / "examples"
 SCHEMAS = rig.ROOT / "tests" / "tools" / "torchvision_schemas"
+KILLED_RUN = ["-a", "small", "--image-size", "32", "-b", "4", "--device", "cpu"]
+KILLED_RUN += ["--lr", "0.01", "--checkpoint-freq", "5"]
 SMALL = ["--image-size", "32", "--epochs", "1", "-b", "16"]
 
 pytestmark = pytest.mark.skipif(rig.IS_SANITIZED, reason="they exercise the client, slowly")
@@ -27,23 +32,26 @@ def imagenet(tmp_path_factory):
     return root
 
 
-def run(place, script, *arguments, processes=1, cwd=None):
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(processes)]
-    environment = {
+def environment(place):
+    return {
         **os.environ,
         **place.environment(),
         "PYTHONPATH": os.pathsep.join([str(SCHEMAS), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+
+
+def run(place, script, *arguments, processes=1, cwd=None):
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(processes)]
     result = subprocess.run(
         [*command, str(EXAMPLES / script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(place),
         cwd=cwd,
         timeout=240,
     )
@@ -52,7 +60,11 @@ def run(place, script, *arguments, processes=1, cwd=None):
 
 
 def records(path):
-    return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+    """What the example recorded; a line that a kill cut short does not count."""
+    if not pathlib.Path(path).exists():
+        return []
+    lines = pathlib.Path(path).read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def train_imagenet(place, imagenet, folder, *more, processes=1, epochs=2):
@@ -75,6 +87,47 @@ def test_imagenet_resumes_in_mid_epoch(place, imagenet, tmp_path):
     assert (part / "checkpoint.pt").exists()
     resumed = train_imagenet(place, imagenet, part, "--resume", "checkpoint.pt")
     assert resumed == whole
+
+
+def kill_after(place, imagenet, folder, record, steps, *more):
+    """The example, killed once it has recorded `steps` steps; the records."""
+    command = [sys.executable, str(EXAMPLES / "train_imagenet.py"), str(imagenet), *KILLED_RUN]
+    process = subprocess.Popen(
+        [*command, "--epochs", "1000", "--record", record, *more],
+        env=environment(place),
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        rig.until(
+            f"{steps} steps",
+            lambda: len(records(folder / record)) >= steps or process.poll() is not None,
+            60,
+        )
+    finally:
+        process.kill()
+        errors = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, errors
+    return records(folder / record)
+
+
+def test_imagenet_killed_in_mid_epoch_goes_on_exactly(place, imagenet, tmp_path):
+    """Epochs of 24 steps, a checkpoint every 5; killed, resumed from the last, killed again."""
+    first = kill_after(place, imagenet, tmp_path, "first.json", 31)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
+    assert 25 <= saved <= first[-1].get("step", saved)
+    resume = ["--resume", "checkpoint.pt"]
+    second = kill_after(place, imagenet, tmp_path, "second.json", 31, *resume)
+    epochs = 1 + max(record["epoch"] for record in first + second)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    command = [imagenet, *KILLED_RUN, "--epochs", epochs, "--record", "record.json"]
+    run(place, "train_imagenet.py", *command, cwd=whole)
+    expected = records(whole / "record.json")
+    assert first == expected[: len(first)]
+    begin = [record.get("step") for record in expected].index(saved + 1)
+    assert second == expected[begin : begin + len(second)]
 
 
 def test_imagenet_accumulates_and_counts_each_once(place, imagenet, tmp_path):
