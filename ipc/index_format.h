@@ -1,7 +1,8 @@
 /*
  * index_format.h - the bytes of an index file: which samples a data set has, and where they are.
  *
- *     index_header | shards | directories | classes | extensions | samples | members | strings
+ *     index_header | shards | directories | classes | extensions | samples | members | objects |
+ *     strings
  *
  * Written once by the daemon (loader/index.c), mapped read-only by it and by the Python client
  * (Dataset.targets and so on without copies). Sections are arrays of the structs below, aligned
@@ -14,7 +15,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-enum { INDEX_VERSION = 1 };
+enum { INDEX_VERSION = 2 };
 #define INDEX_MAGIC "PSINDEX\x01"
 
 enum index_kind { INDEX_FOLDER = 1, INDEX_TAR = 2 };
@@ -26,6 +27,7 @@ enum index_section {
     INDEX_EXTENSIONS,  /* uint64_t string offset: "jpg", "cls", "seg.png", without first dot */
     INDEX_SAMPLES,     /* struct index_sample, in canonical order */
     INDEX_MEMBERS,     /* struct index_member: tars only */
+    INDEX_OBJECTS,     /* struct index_object: remote folders only, one per sample */
     INDEX_STRINGS,     /* bytes */
     INDEX_SECTIONS
 };
@@ -45,13 +47,14 @@ struct index_header {
     uint64_t payload_xxh3;   /* XXH3-64 of all bytes after this header */
     uint64_t header_xxh3;    /* XXH3-64 of the header's bytes before this member */
 };
-static_assert(sizeof(struct index_header) == 184, "index header");
+static_assert(sizeof(struct index_header) == 200, "index header");
 
 struct index_shard {
-    uint64_t path; /* string: absolute */
+    uint64_t path; /* string: absolute, or a URL */
     uint64_t sample_first;
     uint64_t size_bytes; /* 0 for folders */
-    int64_t mtime_ns;    /* or INDEX_MTIME_RACY */
+    int64_t mtime_ns;    /* or INDEX_MTIME_RACY; 0 for URLs */
+    uint64_t tag;        /* string: which version of a remote tar was indexed; "" for files */
 };
 
 struct index_directory {
@@ -83,5 +86,14 @@ struct index_member {
     uint32_t reserved;
 };
 static_assert(sizeof(struct index_member) == 24, "index member");
+
+/* Longest tag of a version, with its NUL. */
+enum { INDEX_TAG_BYTES = 192 };
+
+/* The version of a remote folder's sample that was listed. */
+struct index_object {
+    uint64_t tag; /* string, never "" */
+    uint64_t size_bytes;
+};
 
 #endif /* PENSTOCK_IPC_INDEX_FORMAT_H */

@@ -81,6 +81,8 @@ struct sample_place {
                                every wanted field is missing or empty, nothing is to be read */
     uint64_t shard_bytes;   /* tar: expected size of the whole file */
     int64_t shard_mtime_ns; /* 0: not to be relied on */
+    const char *tag;        /* remote: which version of the object; borrowed. NULL: a file */
+    uint64_t object_bytes;  /* remote: size of the whole object */
     int64_t label;
     /* field f of index_fields lies at [offset, offset + length) of the range; a missing field has
      * length UINT64_MAX. A file is its field 0, of length 0 here: found when it is opened. */

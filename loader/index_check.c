@@ -17,6 +17,7 @@ static const uint64_t element_bytes[INDEX_SECTIONS] = {
     [INDEX_EXTENSIONS] = sizeof(uint64_t),
     [INDEX_SAMPLES] = sizeof(struct index_sample),
     [INDEX_MEMBERS] = sizeof(struct index_member),
+    [INDEX_OBJECTS] = sizeof(struct index_object),
     [INDEX_STRINGS] = 1,
 };
 
@@ -87,6 +88,13 @@ static bool is_string(const struct view *view, uint64_t offset)
     return offset < view->count[INDEX_STRINGS]; /* the last string ends with a NUL */
 }
 
+/* A string that fits where tags go. */
+static bool is_tag(const struct view *view, uint64_t offset)
+{
+    const char *text = section(view, INDEX_STRINGS);
+    return is_string(view, offset) && strnlen(text + offset, INDEX_TAG_BYTES) < INDEX_TAG_BYTES;
+}
+
 static int check_counts(const struct view *view, struct error *error)
 {
     bool is_folder = view->header->kind == INDEX_FOLDER;
@@ -98,6 +106,10 @@ static int check_counts(const struct view *view, struct error *error)
     if (is_folder && (view->count[INDEX_SHARDS] != 1 || view->count[INDEX_DIRECTORIES] == 0 ||
                       view->count[INDEX_MEMBERS] != 0 || view->count[INDEX_EXTENSIONS] != 0)) {
         return damaged(error, "it does not describe a folder");
+    }
+    uint64_t objects = view->count[INDEX_OBJECTS];
+    if (objects != 0 && (!is_folder || objects != view->count[INDEX_SAMPLES])) {
+        return damaged(error, "its list of objects is wrong");
     }
     if (!is_folder && (view->count[INDEX_DIRECTORIES] != 0 || view->count[INDEX_CLASSES] != 0)) {
         return damaged(error, "it does not describe tar files");
@@ -113,8 +125,9 @@ static int check_tables(const struct view *view, struct error *error)
         /* Every shard has a sample, and its positions fit into 32 bits. */
         uint64_t end = i + 1 < view->count[INDEX_SHARDS] ? shards[i + 1].sample_first
                                                          : view->count[INDEX_SAMPLES];
-        if (!is_string(view, shards[i].path) || shards[i].sample_first != first || end <= first ||
-            end > view->count[INDEX_SAMPLES] || end - first > UINT32_MAX) {
+        if (!is_string(view, shards[i].path) || !is_tag(view, shards[i].tag) ||
+            shards[i].sample_first != first || end <= first || end > view->count[INDEX_SAMPLES] ||
+            end - first > UINT32_MAX) {
             return damaged(error, "its list of shards is wrong");
         }
         first = end;
@@ -123,6 +136,13 @@ static int check_tables(const struct view *view, struct error *error)
     for (uint64_t i = 0; i < view->count[INDEX_DIRECTORIES]; i++) {
         if (!is_string(view, directories[i].path)) {
             return damaged(error, "its list of directories is wrong");
+        }
+    }
+    const struct index_object *objects = section(view, INDEX_OBJECTS);
+    const char *strings = section(view, INDEX_STRINGS);
+    for (uint64_t i = 0; i < view->count[INDEX_OBJECTS]; i++) {
+        if (!is_tag(view, objects[i].tag) || strings[objects[i].tag] == '\0') {
+            return damaged(error, "its list of objects is wrong");
         }
     }
     const uint64_t *classes = section(view, INDEX_CLASSES);

@@ -135,6 +135,9 @@ static void place_in_shard(const struct index *index, const struct index_fields 
     place->is_shard = true;
     place->shard_bytes = shard->size_bytes;
     place->shard_mtime_ns = shard->mtime_ns == INDEX_MTIME_RACY ? 0 : shard->mtime_ns;
+    const char *tag = index_string(index, shard->tag);
+    place->tag = tag[0] != '\0' ? tag : NULL;
+    place->object_bytes = shard->size_bytes;
     place->offset_bytes = end > start ? start : 0;
     place->length_bytes = end > start ? end - start : 0;
     for (size_t i = 0; i < fields->count; i++) {
@@ -187,5 +190,9 @@ int index_sample_place(const struct index *index, const struct index_fields *fie
     /* The file's length is found when it is opened: its field is all of it. */
     place->field[0].length_bytes = 0;
     place->path = buffer;
+    if (index->object_count > 0) {
+        place->tag = index_string(index, index->objects[canonical].tag);
+        place->object_bytes = index->objects[canonical].size_bytes;
+    }
     return join_path(index, sample, buffer, buffer_bytes) ? 0 : -1;
 }

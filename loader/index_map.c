@@ -27,6 +27,8 @@ static void find_sections(struct index *index)
     index->extension_count = (uint32_t)count;
     index->samples = section(index, INDEX_SAMPLES, sizeof *index->samples, &index->sample_count);
     index->members = section(index, INDEX_MEMBERS, sizeof *index->members, &count);
+    index->objects = section(index, INDEX_OBJECTS, sizeof *index->objects, &count);
+    index->object_count = count;
     index->strings = section(index, INDEX_STRINGS, 1, &count);
 }
 

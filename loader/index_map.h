@@ -23,8 +23,9 @@ struct index {
     const uint64_t *extensions;
     const struct index_sample *samples;
     const struct index_member *members;
+    const struct index_object *objects; /* one per sample, or none: object_count */
     const char *strings;
-    uint64_t sample_count, directory_count;
+    uint64_t sample_count, directory_count, object_count;
     uint32_t shard_count, class_count, extension_count;
     uint64_t *shard_first; /* shard_count + 1 */
 };

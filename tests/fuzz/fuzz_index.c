@@ -39,6 +39,7 @@ static void read_sample(const struct index *index, const struct index_fields *fi
         return;
     }
     assert(strlen(place.path) > 0 || place.is_shard);
+    assert(place.tag == NULL || strlen(place.tag) < INDEX_TAG_BYTES);
     assert(!place.is_shard || place.offset_bytes + place.length_bytes <= place.shard_bytes);
     for (size_t i = 0; i < INDEX_FIELDS_MAX && place.is_shard; i++) {
         assert(place.field[i].length_bytes == UINT64_MAX ||
@@ -80,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size_bytes)
     return 0;
 }
 
-static void draft_folder(struct index_draft *draft)
+static void draft_folder(struct index_draft *draft, bool is_remote)
 {
     static const char *const directories[] = {"", "a", "a/x", "b"};
     struct index_shard shard = {.path = index_draft_string(draft, "/f", 2)};
@@ -97,6 +98,11 @@ static void draft_folder(struct index_draft *draft)
             .name = index_draft_string(draft, "1.jpg", 5), .place = i, .label = i == 3};
         if (i > 0) {
             index_draft_add(draft, INDEX_SAMPLES, &sample, sizeof sample);
+            struct index_object object = {.tag = index_draft_string(draft, "\"a\"", 3),
+                                          .size_bytes = 1000 + i};
+            if (is_remote) {
+                index_draft_add(draft, INDEX_OBJECTS, &object, sizeof object);
+            }
         }
     }
 }
@@ -109,9 +115,11 @@ static void draft_tar(struct index_draft *draft)
         index_draft_add(draft, INDEX_EXTENSIONS, &text, sizeof text);
     }
     for (uint32_t i = 0; i < 4; i++) {
-        struct index_shard shard = {.path = index_draft_string(draft, "/s.tar", 6),
-                                    .sample_first = i / 2 * 2,
-                                    .size_bytes = 10240};
+        struct index_shard shard = {
+            .path = index_draft_string(draft, "/s.tar", 6),
+            .sample_first = i / 2 * 2,
+            .size_bytes = 10240,
+            .tag = index_draft_string(draft, i == 0 ? "" : "\"t\"", i == 0 ? 0 : 3)};
         if (i % 2 == 0) {
             index_draft_add(draft, INDEX_SHARDS, &shard, sizeof shard);
         }
@@ -131,13 +139,13 @@ static void draft_tar(struct index_draft *draft)
 
 size_t fuzz_seed(size_t index, uint8_t *buffer, size_t size_max_bytes)
 {
-    if (index > 1) {
+    if (index > 2) {
         return 0;
     }
     struct index_draft draft;
-    index_draft_init(&draft, index == 0 ? INDEX_FOLDER : INDEX_TAR);
-    if (index == 0) {
-        draft_folder(&draft);
+    index_draft_init(&draft, index == 1 ? INDEX_TAR : INDEX_FOLDER);
+    if (index != 1) {
+        draft_folder(&draft, index == 2);
     } else {
         draft_tar(&draft);
     }

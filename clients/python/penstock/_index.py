@@ -12,15 +12,23 @@ import numpy as np
 
 from .errors import DatasetError, UsageError
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"PSINDEX\x01"
 KIND_FOLDER, KIND_TAR = 1, 2
 NO_LABEL = -1
 
-_HEADER = struct.Struct("<8sIIQQQ14Q16sQQ")
-_SHARDS, _DIRECTORIES, _CLASSES, _EXTENSIONS, _SAMPLES, _MEMBERS, _STRINGS = range(7)
+_HEADER = struct.Struct("<8sIIQQQ16Q16sQQ")
+_STRINGS = 7  # the last of the sections; those before it are arrays of these:
 _DTYPES = [
-    np.dtype([("path", "<u8"), ("first", "<u8"), ("bytes", "<u8"), ("mtime_ns", "<i8")]),
+    np.dtype(
+        [
+            ("path", "<u8"),
+            ("first", "<u8"),
+            ("bytes", "<u8"),
+            ("mtime_ns", "<i8"),
+            ("tag", "<u8"),
+        ]
+    ),
     np.dtype([("path", "<u8"), ("mtime_ns", "<i8")]),
     np.dtype("<u8"),
     np.dtype("<u8"),
@@ -34,6 +42,7 @@ _DTYPES = [
         ]
     ),
     np.dtype([("offset", "<u8"), ("bytes", "<u8"), ("extension", "<u4"), ("reserved", "<u4")]),
+    np.dtype([("tag", "<u8"), ("bytes", "<u8")]),
 ]
 
 
@@ -73,16 +82,16 @@ class IndexFile:
                 f"the daemon's index has version {version}, this client reads {VERSION}; install "
                 "the same version of both"
             )
-        sections = list(zip(header[6:20:2], header[7:20:2], strict=True))
+        sections = list(zip(header[6:22:2], header[7:22:2], strict=True))
         if file_bytes > size or any(offset + length > size for offset, length in sections):
             raise DatasetError("the index is cut off; rebuild it: penstock index")
-        self.fingerprint: str = header[20].hex()
+        self.fingerprint: str = header[22].hex()
         arrays = [
             np.frombuffer(self._map, dtype, length // dtype.itemsize, offset)
             for dtype, (offset, length) in zip(_DTYPES, sections[:_STRINGS], strict=True)
         ]
         self._shards, self._directories, self._classes, self._extensions = arrays[:4]
-        self._samples, self._members = arrays[4:]
+        self._samples, self._members, self._objects = arrays[4:]
         self._strings_offset = sections[_STRINGS][0]
         if len(self._samples) != self.sample_count:
             raise DatasetError("the index contradicts itself; rebuild it: penstock index")
