@@ -1,5 +1,6 @@
 #include "loader/index_hash.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 

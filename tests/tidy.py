@@ -167,6 +167,14 @@ def leaves_stay_pure() -> Iterator[str]:
                 yield f"{path}:{number}: {path.parts[0]}/ may not include <{name}>"
 
 
+def asserts_are_declared() -> Iterator[str]:
+    """assert and static_assert come from <assert.h>, which other headers may bring or may not."""
+    for path in c_files():
+        used = re.search(r"\b(static_)?assert\(", path.read_text())
+        if used and "assert.h" not in {name for _, _, name in includes(path)}:
+            yield f"{path}: uses {used[0]}) without <assert.h>"
+
+
 def c_functions(path: Path) -> Iterator[tuple[int, int]]:
     """(first line, count of lines). The formatter puts a function's braces in column one."""
     text = lines(path)
@@ -299,6 +307,7 @@ CHECKS = [
     includes_point_down,
     libraries_have_one_home,
     leaves_stay_pure,
+    asserts_are_declared,
     functions_fit_a_screen,
     files_stay_short,
     lines_stay_short,
