@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "loader/index_build.h"
+#include "loader/index_join.h"
 #include "loader/shard_scan.h"
 
 struct work {
@@ -39,66 +40,12 @@ static void *scan_some(void *argument)
     while (!atomic_load(&work->has_failed) &&
            (number = atomic_fetch_add(&work->next, 1)) < work->paths->count) {
         struct error error;
-        if (shard_scan(work->paths->texts[number], &work->start, work->progress,
-                       &work->scans[number], &error) < 0) {
+        if (shard_scan_file(work->paths->texts[number], &work->start, work->progress,
+                            &work->scans[number], &error) < 0) {
             work_fail(work, number, &error);
         }
     }
     return NULL;
-}
-
-/* The number in the draft of each extension of a shard. */
-static bool join_extensions(struct index_draft *draft, const struct shard_scan *scan,
-                            struct growing *numbers)
-{
-    const uint64_t *offsets = (const uint64_t *)scan->extensions.bytes;
-    size_t count = scan->extensions.size_bytes / sizeof *offsets;
-    numbers->size_bytes = 0;
-    uint32_t *to = growing_add(numbers, count * sizeof *to);
-    if (to == NULL) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        const char *text = (const char *)scan->strings.bytes + offsets[i];
-        size_t known = index_draft_count(draft, INDEX_EXTENSIONS, sizeof(uint64_t));
-        size_t number = 0;
-        for (; number < known; number++) {
-            const uint64_t *all = (const uint64_t *)draft->section[INDEX_EXTENSIONS].bytes;
-            if (strcmp((char *)draft->section[INDEX_STRINGS].bytes + all[number], text) == 0) {
-                break;
-            }
-        }
-        if (number == known) {
-            uint64_t offset = index_draft_string(draft, text, strlen(text));
-            index_draft_add(draft, INDEX_EXTENSIONS, &offset, sizeof offset);
-        }
-        to[i] = (uint32_t)number;
-    }
-    return !draft->is_out_of_memory;
-}
-
-static void join_samples(struct index_draft *draft, const struct shard_scan *scan, uint32_t place,
-                         const uint32_t *extension_numbers)
-{
-    uint64_t member_base = index_draft_count(draft, INDEX_MEMBERS, sizeof(struct index_member));
-    const struct index_sample *samples = (const struct index_sample *)scan->samples.bytes;
-    size_t sample_count = scan->samples.size_bytes / sizeof *samples;
-    for (size_t i = 0; i < sample_count; i++) {
-        struct index_sample sample = samples[i];
-        const char *key = (const char *)scan->strings.bytes + sample.name;
-        sample.name = index_draft_string(draft, key, strlen(key));
-        sample.member_first += member_base;
-        sample.place = place;
-        index_draft_add(draft, INDEX_SAMPLES, &sample, sizeof sample);
-    }
-    const struct index_member *members = (const struct index_member *)scan->members.bytes;
-    size_t member_count = scan->members.size_bytes / sizeof *members;
-    for (size_t i = 0; i < member_count; i++) {
-        struct index_member member = members[i];
-        member.extension = extension_numbers[member.extension];
-        index_draft_add(draft, INDEX_MEMBERS, &member, sizeof member);
-    }
-    draft->data_bytes += scan->data_bytes;
 }
 
 /* Names of shards, not their folders: the same data elsewhere is the same data set. */
@@ -116,34 +63,20 @@ static void fingerprint_shard(struct index_hash *hash, const char *path,
 static int join(struct work *work, struct index_draft *draft, struct error *error)
 {
     struct index_hash *fingerprint = index_hash_create();
-    struct growing numbers = {0};
-    bool is_joined = fingerprint != NULL;
-    if (is_joined) {
-        index_hash_add_u64(fingerprint, INDEX_TAR);
+    if (fingerprint == NULL) {
+        return index_build_no_memory(error);
     }
-    for (size_t i = 0; i < work->paths->count && is_joined; i++) {
+    index_hash_add_u64(fingerprint, INDEX_TAR);
+    for (size_t i = 0; i < work->paths->count && !draft->is_out_of_memory; i++) {
         const char *path = work->paths->texts[i];
-        struct shard_scan *scan = &work->scans[i];
-        struct index_shard shard = {
-            .path = index_draft_string(draft, path, strlen(path)),
-            .sample_first = index_draft_count(draft, INDEX_SAMPLES, sizeof(struct index_sample)),
-            .size_bytes = scan->size_bytes,
-            .mtime_ns = scan->mtime_ns,
-        };
-        index_draft_add(draft, INDEX_SHARDS, &shard, sizeof shard);
-        is_joined = join_extensions(draft, scan, &numbers);
-        if (is_joined) {
-            join_samples(draft, scan, (uint32_t)i, (const uint32_t *)numbers.bytes);
-        }
-        fingerprint_shard(fingerprint, path, scan);
-        shard_scan_clear(scan);
+        struct index_part part = index_part_of_scan(path, "", &work->scans[i]);
+        index_join(draft, &part);
+        fingerprint_shard(fingerprint, path, &work->scans[i]);
+        shard_scan_clear(&work->scans[i]);
     }
-    if (fingerprint != NULL) {
-        index_hash_value128(fingerprint, draft->fingerprint);
-    }
+    index_hash_value128(fingerprint, draft->fingerprint);
     index_hash_destroy(fingerprint);
-    growing_clear(&numbers);
-    return is_joined && !draft->is_out_of_memory ? 0 : index_build_no_memory(error);
+    return draft->is_out_of_memory ? index_build_no_memory(error) : 0;
 }
 
 static void warn_of_missing_ends(const struct work *work, char *warning)

@@ -2,13 +2,10 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "loader/index_build.h"
 #include "loader/tar.h"
@@ -30,7 +27,7 @@ struct key_set {
 
 struct scanner {
     const char *path;
-    int fd;
+    const struct shard_bytes *source;
     struct shard_scan *scan;
     struct index_progress *progress;
     struct error *error;
@@ -56,33 +53,11 @@ static int fail_at(const struct scanner *scanner, uint64_t offset_bytes, const c
                      scanner->path, offset_bytes, what, help);
 }
 
-static int fail_read(const struct scanner *scanner, uint64_t offset_bytes)
+static int read_bytes(const struct scanner *scanner, uint8_t *bytes, size_t size_bytes,
+                      uint64_t offset_bytes)
 {
-    return error_set(scanner->error, ERROR_IO,
-                     "%s: reading at offset %" PRIu64 " failed: %s. Check the disk or the network.",
-                     scanner->path, offset_bytes, strerror(errno));
-}
-
-static int read_all(const struct scanner *scanner, uint8_t *bytes, size_t size_bytes,
-                    uint64_t offset_bytes)
-{
-    for (size_t done = 0; done < size_bytes;) {
-        ssize_t count =
-            pread(scanner->fd, bytes + done, size_bytes - done, (off_t)(offset_bytes + done));
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count < 0) {
-            return fail_read(scanner, offset_bytes + done);
-        }
-        if (count == 0) {
-            return fail_at(scanner, offset_bytes + done,
-                           "the file became shorter while it was read",
-                           "Index it when nobody writes to it any more");
-        }
-        done += (size_t)count;
-    }
-    return 0;
+    return scanner->source->read(scanner->source->context, offset_bytes, bytes, size_bytes,
+                                 scanner->error);
 }
 
 /* File bytes [offset, offset + size), all inside the file; NULL and the error when unreadable. */
@@ -96,7 +71,7 @@ static const uint8_t *fetch(struct scanner *scanner, uint64_t offset_bytes, size
             index_build_no_memory(scanner->error);
             return NULL;
         }
-        int result = read_all(scanner, scanner->extended, size_bytes, offset_bytes);
+        int result = read_bytes(scanner, scanner->extended, size_bytes, offset_bytes);
         return result == 0 ? scanner->extended : NULL;
     }
     if (offset_bytes < scanner->window_at ||
@@ -107,7 +82,7 @@ static const uint8_t *fetch(struct scanner *scanner, uint64_t offset_bytes, size
         wanted = wanted > size_bytes ? wanted : size_bytes;
         wanted = rest < wanted ? (size_t)rest : wanted;
         scanner->window_bytes = 0;
-        if (read_all(scanner, scanner->window, wanted, offset_bytes) < 0) {
+        if (read_bytes(scanner, scanner->window, wanted, offset_bytes) < 0) {
             return NULL;
         }
         scanner->window_at = offset_bytes;
@@ -415,65 +390,39 @@ static int scan_members(struct scanner *scanner)
     return 0;
 }
 
-/* Status before and after: a shard that is still written would give a mixed index. */
-static int scan_open_file(struct scanner *scanner, const struct timespec *now)
+static int scan_source(struct scanner *scanner)
 {
-    struct stat status, after;
-    if (fstat(scanner->fd, &status) != 0) {
-        return fail_read(scanner, 0);
-    }
-    scanner->scan->size_bytes = (uint64_t)status.st_size;
-    scanner->scan->mtime_ns = index_build_mtime_ns(&status.st_mtim, now);
-    if (status.st_size == 0) {
+    if (scanner->scan->size_bytes == 0) {
         return error_set(scanner->error, ERROR_DATASET,
                          "%s: the file is empty (0 bytes). Copy it again, or take it out of the "
                          "list.",
                          scanner->path);
     }
-    posix_fadvise(scanner->fd, 0, 0, POSIX_FADV_RANDOM); /* read-ahead would fetch the images */
-    tar_init(&scanner->tar, (uint64_t)status.st_size);
-    if (check_magic(scanner) < 0 || scan_members(scanner) < 0) {
-        return -1;
-    }
-    if (fstat(scanner->fd, &after) != 0 || after.st_size != status.st_size ||
-        after.st_mtim.tv_sec != status.st_mtim.tv_sec ||
-        after.st_mtim.tv_nsec != status.st_mtim.tv_nsec) {
-        return fail_at(scanner, 0, "the file changed while it was read",
-                       "Index it when nobody writes to it any more");
-    }
-    return 0;
+    tar_init(&scanner->tar, scanner->scan->size_bytes);
+    return check_magic(scanner) < 0 ? -1 : scan_members(scanner);
 }
 
-int shard_scan(const char *path, const struct timespec *now, struct index_progress *progress,
-               struct shard_scan *scan, struct error *error)
+int shard_scan_bytes(const char *path, const struct shard_bytes *source,
+                     struct index_progress *progress, struct shard_scan *scan, struct error *error)
 {
-    *scan = (struct shard_scan){0};
+    *scan = (struct shard_scan){.size_bytes = source->size_bytes};
     struct scanner *scanner = calloc(1, sizeof *scanner);
     uint8_t *window = malloc(WINDOW_BYTES);
     int result = -1;
     if (scanner == NULL || window == NULL) {
         index_build_no_memory(error);
-        goto done;
+    } else {
+        *scanner = (struct scanner){.path = path,
+                                    .source = source,
+                                    .scan = scan,
+                                    .progress = progress,
+                                    .error = error,
+                                    .window = window};
+        result = scan_source(scanner);
+        free(scanner->keys.slots);
+        growing_clear(&scanner->key_offsets);
+        free(scanner->extended);
     }
-    *scanner = (struct scanner){.path = path,
-                                .fd = open(path, O_RDONLY | O_CLOEXEC),
-                                .scan = scan,
-                                .progress = progress,
-                                .error = error,
-                                .window = window};
-    if (scanner->fd < 0) {
-        error_set(error, ERROR_DATASET,
-                  "%s: cannot be opened: %s. Check the path and who may read "
-                  "it.",
-                  path, strerror(errno));
-        goto done;
-    }
-    result = scan_open_file(scanner, now);
-    close(scanner->fd);
-    free(scanner->keys.slots);
-    growing_clear(&scanner->key_offsets);
-    free(scanner->extended);
-done:
     free(window);
     free(scanner);
     if (result < 0) {

@@ -31,9 +31,22 @@ struct shard_scan {
     bool is_end_missing; /* see tar.h */
 };
 
-/* 0, or -1 and *error naming path, offset and reason. Reads headers and "cls" members only. */
-int shard_scan(const char *path, const struct timespec *now, struct index_progress *progress,
-               struct shard_scan *scan, struct error *error);
+/* Where the bytes of a shard come from. */
+struct shard_bytes {
+    uint64_t size_bytes; /* of the shard */
+    /* Bytes [offset, offset + size), all inside the shard. 0, or -1 and *error. */
+    int (*read)(void *context, uint64_t offset_bytes, uint8_t *bytes, size_t size_bytes,
+                struct error *error);
+    void *context;
+};
+
+/* 0, or -1 and *error naming path, offset and reason. Reads headers and "cls" members only, from
+ * front to back. */
+int shard_scan_bytes(const char *path, const struct shard_bytes *source,
+                     struct index_progress *progress, struct shard_scan *scan, struct error *error);
+/* The same for a local file (shard_scan_file.c). */
+int shard_scan_file(const char *path, const struct timespec *now, struct index_progress *progress,
+                    struct shard_scan *scan, struct error *error);
 void shard_scan_clear(struct shard_scan *scan);
 
 #endif /* PENSTOCK_LOADER_SHARD_SCAN_H */
