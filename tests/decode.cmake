@@ -14,6 +14,9 @@ target_link_libraries(jpeg_samples PUBLIC penstock_flags PRIVATE PkgConfig::JPEG
 unit_test(image penstock_decode jpeg_samples)
 add_library(recipe_samples STATIC tools/recipe_samples.c)
 target_link_libraries(recipe_samples PUBLIC penstock_decode)
+if(PENSTOCK_FUZZ)
+  target_compile_options(recipe_samples PRIVATE -fno-sanitize-coverage=trace-cmp)
+endif()
 unit_test(decoder recipe_samples jpeg_samples)
 fuzz_target(recipe recipe_samples jpeg_samples)
 # decodefile hands tensors and geometry to tests/python/test_transforms_torchvision.py

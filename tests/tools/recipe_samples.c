@@ -156,17 +156,24 @@ static int64_t position_before(const struct geometry_step *step, int axis, int64
 static struct picture move_pixels(const struct geometry_step *step, struct picture in)
 {
     struct picture out = picture_make(step->out_px[0], step->out_px[1]);
+    int64_t *from_x = calloc(out.px[0], sizeof *from_x);
+    if (from_x == NULL) {
+        abort();
+    }
+    for (uint32_t x = 0; x < out.px[0]; x++) {
+        from_x[x] = position_before(step, GEOMETRY_X, x);
+    }
     for (uint32_t y = 0; y < out.px[1]; y++) {
         int64_t from_y = position_before(step, GEOMETRY_Y, y);
         for (uint32_t x = 0; x < out.px[0]; x++) {
-            int64_t from_x = position_before(step, GEOMETRY_X, x);
             const uint8_t *pixel = step->fill;
-            if (from_x >= 0 && from_y >= 0) {
-                pixel = in.pixels + 3 * ((size_t)from_y * in.px[0] + (size_t)from_x);
+            if (from_x[x] >= 0 && from_y >= 0) {
+                pixel = in.pixels + 3 * ((size_t)from_y * in.px[0] + (size_t)from_x[x]);
             }
             memcpy(out.pixels + 3 * ((size_t)y * out.px[0] + x), pixel, 3);
         }
     }
+    free(from_x);
     return out;
 }
 
