@@ -161,10 +161,28 @@ def test_timm(place, imagenet, tmp_path):
     assert "top-1" in run(place, "timm_loop.py", *arguments, cwd=tmp_path)
 
 
+def test_timm_on_two_processes(place, imagenet, tmp_path):
+    arguments = [imagenet, "--model", "resnet18", "--epochs", 1, "-b", 16, "--input-size", 64]
+    said = run(place, "timm_loop.py", *arguments, processes=2, cwd=tmp_path)
+    assert said.count("top-1") == 1
+
+
 def test_lightning(place, imagenet, tmp_path):
     arguments = [imagenet, *SMALL, "--devices", 1, "--folder", tmp_path]
     run(place, "lightning_loop.py", *arguments, cwd=tmp_path)
 
 
+def test_lightning_on_two_processes(place, imagenet, tmp_path):
+    """Lightning starts the second process itself."""
+    arguments = [imagenet, *SMALL, "--devices", 2, "--folder", tmp_path]
+    assert "MEMBER: 2/2" in run(place, "lightning_loop.py", *arguments, cwd=tmp_path)
+
+
 def test_accelerate(place, imagenet, tmp_path):
     run(place, "accelerate_loop.py", imagenet, *SMALL, cwd=tmp_path)
+
+
+def test_accelerate_on_two_processes(place, imagenet, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # which makes its processes one group
+    said = run(place, "accelerate_loop.py", imagenet, *SMALL, processes=2, cwd=tmp_path)
+    assert "of 37 right" in said
