@@ -3,8 +3,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "loader/permutation.h"
-
 /* The keys of an epoch's permutations; part of the results, never to change. */
 enum { PURPOSE_SAMPLES = 0, PURPOSE_SHARDS = 1, PURPOSE_WINDOW_FIRST = 2 };
 
@@ -79,8 +77,8 @@ static struct permutation shard_permutation(const struct plan_order *order, uint
     return permutation_begin(order->seed, epoch, PURPOSE_SHARDS, order->shard_count);
 }
 
-static struct permutation window_permutation(const struct plan_order *order, uint64_t epoch,
-                                             uint64_t ordinal, uint64_t sample_count)
+struct permutation plan_window_permutation(const struct plan_order *order, uint64_t epoch,
+                                           uint64_t ordinal, uint64_t sample_count)
 {
     return permutation_begin(order->seed, epoch, PURPOSE_WINDOW_FIRST + ordinal, sample_count);
 }
@@ -99,7 +97,7 @@ struct plan_place plan_window_sample(const struct plan_order *order, uint64_t ep
     for (uint32_t i = 0; i < window->shard_count; i++) {
         total += sample_counts[i];
     }
-    struct permutation permutation = window_permutation(order, epoch, window->ordinal, total);
+    struct permutation permutation = plan_window_permutation(order, epoch, window->ordinal, total);
     uint64_t position = permutation_at(&permutation, offset);
     uint32_t i = 0;
     while (position >= sample_counts[i]) {
@@ -136,7 +134,8 @@ static bool window_epoch_fill(struct plan_epoch *epoch)
         struct plan_window window = plan_window(order, epoch->epoch, ordinal);
         uint64_t sample_count = epoch->position_first[window.shard_first + window.shard_count] -
                                 epoch->position_first[window.shard_first];
-        epoch->windows[ordinal] = window_permutation(order, epoch->epoch, ordinal, sample_count);
+        epoch->windows[ordinal] =
+            plan_window_permutation(order, epoch->epoch, ordinal, sample_count);
     }
     return true;
 }

@@ -27,6 +27,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "loader/permutation.h"
+
 enum { PLAN_WINDOW_SHARDS_DEFAULT = 16 };
 
 /* Samples and shards of a data set above these are refused by whoever reads its index. */
@@ -88,6 +90,10 @@ struct plan_place {
 struct plan_place plan_window_sample(const struct plan_order *order, uint64_t epoch,
                                      const struct plan_window *window,
                                      const uint64_t *sample_counts, uint64_t offset);
+
+/* What permutes the samples of a window of so many; for those who keep it (window_walk.h). */
+struct permutation plan_window_permutation(const struct plan_order *order, uint64_t epoch,
+                                           uint64_t ordinal, uint64_t sample_count);
 
 /* ---- Batches and ranks ----------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 # plan
 unit_test(permutation penstock_plan m)
 unit_test(plan penstock_plan)
+unit_test(window_walk penstock_plan)
 unit_test(source penstock_source Threads::Threads)
 unit_test(source_refused penstock_source)
 
