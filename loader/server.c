@@ -92,7 +92,10 @@ static int open_events(struct server *server, int listen_fd)
     server->bell = (struct watch){eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), bell_ready, server};
     server->signals =
         (struct watch){signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK), signals_ready, server};
-    if (server->epoll_fd < 0 || server_watch(server, &server->listener, EPOLLIN) != 0 ||
+    /* Listen again, as a private daemon has forked meanwhile: what clients see as the socket's peer
+     * (SO_PEERCRED) is the process that did so last, and has to be one that lives. */
+    if (server->epoll_fd < 0 || listen(listen_fd, BACKLOG) != 0 ||
+        server_watch(server, &server->listener, EPOLLIN) != 0 ||
         server_watch(server, &server->bell, EPOLLIN) != 0 ||
         server_watch(server, &server->signals, EPOLLIN) != 0) {
         return -1;

@@ -326,6 +326,87 @@ def test_serve_in_the_background(tool):
     assert stopped["stopped"][0]["pid"] == started["pid"]
 
 
+def test_a_daemon_that_hangs_is_named_and_not_waited_for(tool):
+    daemon = tool.serve()
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        commands = ["status", "logs", "errors", "stop", "doctor"]
+        asked = [tool.start(command, "--address", tool.socket) for command in commands]
+        top = tool.start("top", "--address", tool.socket)
+        said = [process.communicate(timeout=SECONDS_MAX) for process in asked]
+        assert [process.returncode for process in asked] == [1] * len(commands)
+        for output, errors in said:
+            assert f"kill -9 {daemon.pid}" in output + errors
+        assert "Traceback" not in "".join(errors for _output, errors in said)
+        top.stdout.readline()  # the time
+        assert f"kill -9 {daemon.pid}" in top.stdout.readline()
+        top.send_signal(signal.SIGINT)
+        top.communicate(timeout=SECONDS_MAX)
+        assert time.monotonic() - began < 40  # 5 s, but for the start of six interpreters
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+
+
+def test_another_daemon_is_shown_beside_one_that_hangs(tool):
+    hanging = tool.serve(path=tool.runtime / "one.sock")
+    tool.serve(path=tool.runtime / "two.sock")
+    hanging.send_signal(signal.SIGSTOP)
+    try:
+        assert "two.sock" in tool("status", code=1)
+        assert f"kill -9 {hanging.pid}" in tool.error
+        assert "event=started" in tool("logs")
+    finally:
+        hanging.send_signal(signal.SIGCONT)
+
+
+ELSEWHERE = """
+import asyncio, ctypes, logging, multiprocessing, os, shutil, signal, socket, subprocess, sys, tempfile
+import numpy  # they ask sys.platform too, and are right
+for name in ("fcntl", "pwd", "grp", "resource", "termios", "penstock._native"):
+    sys.modules[name] = None
+for module, names in (
+    (os, "getuid geteuid getgid memfd_create sched_getaffinity killpg O_NOFOLLOW O_CLOEXEC"),
+    (socket, "AF_UNIX SOCK_CLOEXEC MSG_CMSG_CLOEXEC SO_PEERCRED send_fds"),
+    (signal, "SIGPIPE SIGKILL SIGHUP"),
+):
+    for name in names.split():
+        delattr(module, name)
+sys.platform = PLATFORM
+import penstock
+from penstock.cli import main
+import penstock.transforms, penstock.loader, penstock.batch, penstock.dataset
+try:
+    penstock.DataLoader("x")
+except penstock.PlatformError as error:
+    print("loader:", error)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_imports_and_help_work_anywhere(tool, system):
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", ELSEWHERE.replace("PLATFORM", repr(system)), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            env=tool.environment,
+        )
+
+    for arguments in (["--help"], ["serve", "--help"]):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert "usage: penstock" in done.stdout
+        assert f"loader: Penstock's daemon runs on Linux only, this is {system}" in done.stdout
+    for command in ("status", "serve", "stop"):
+        done = run(command)
+        assert done.returncode == 1 and "Linux only" in done.stderr, done.stderr
+    done = run("doctor")
+    assert done.returncode == 1 and "FIX platform" in done.stdout, done.stderr
+
+
 def test_nothing_runs(tool):
     for command in ("status", "stop", "logs", "errors"):
         tool(command, code=1)

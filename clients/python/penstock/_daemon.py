@@ -6,7 +6,6 @@ starts it, so that ranks started together share one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -67,6 +66,22 @@ def daemon_binary() -> str:
         f"there is no penstockd at {override or packaged}; install the package with "
         "'pip install .', or set PENSTOCK_DAEMON to the binary's path"
     )
+
+
+def is_binary_chosen() -> bool:
+    """Whether ``$PENSTOCK_DAEMON`` names the daemon to run: then no other one will do."""
+    return bool(os.environ.get("PENSTOCK_DAEMON"))
+
+
+def served_socket() -> str:
+    """Where ``penstock serve`` listens without --socket: what loader/config.c chooses."""
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    if user == 0:
+        return "/run/penstock/penstock.sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        return f"{runtime}/penstock/penstock.sock"
+    return f"/tmp/penstock-{user}/penstock.sock"
 
 
 def runtime_folder() -> str:
@@ -173,6 +188,8 @@ def _try_connect(make_client: Callable[[Connection, str], Client], path: str) ->
 @contextmanager
 def _lock(path: str, deadline: float) -> Iterator[None]:
     """Hold the election's lock; polled, so that signals are served meanwhile."""
+    import fcntl  # not on Windows, where this module is imported too
+
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         while True:

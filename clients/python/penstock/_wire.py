@@ -15,6 +15,7 @@ from .errors import ProtocolError
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 FDS_MAX = 4
 _PATH_BYTES_MAX = 107
+_CONNECT_SECONDS_MAX = 5.0
 
 
 class Disconnected(ConnectionError):
@@ -32,7 +33,7 @@ class Connection:
         """Connect to the socket at `path`; raises OSError (FileNotFoundError, ...)."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            _connect(self._socket, path)
+            _connect_in_time(self._socket, path)
         except BaseException:
             self._socket.close()
             raise
@@ -43,6 +44,12 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+    def peer(self) -> tuple[int, int]:
+        """(pid, uid) of who listens; pid 0 when it is in a pid namespace that we cannot see."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _gid = struct.unpack("iII", credentials)
+        return pid, uid
 
     def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Send one frame; the descriptors stay the caller's."""
@@ -121,6 +128,20 @@ class Connection:
             return False
         except OSError:
             return True
+
+
+def _connect_in_time(sock: socket.socket, path: str) -> None:
+    """A daemon that accepts nothing has a full queue some day, and connect() would wait for it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_CONNECT_SECONDS_MAX))
+    try:
+        _connect(sock, path)
+    except BlockingIOError:
+        raise TimeoutError(f"it has accepted nobody for {_CONNECT_SECONDS_MAX:g} s") from None
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0))
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _connect(sock: socket.socket, path: str) -> None:

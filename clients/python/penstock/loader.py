@@ -69,8 +69,8 @@ class DataLoader:
         memory_format: "channels_last" for NHWC memory behind the NCHW shape.
         shuffle_window: shards per window of shuffle="window".
         prepare, quality: "auto" or "off", "exact" or "fast"; this version always decodes exactly.
-        address: unix socket of a daemon; default ``$PENSTOCK_ADDRESS``, else a private daemon
-            that is started and leaves by itself.
+        address: unix socket of a daemon; default ``$PENSTOCK_ADDRESS``, else the daemon of
+            ``penstock serve`` if it runs, else a private one that is started and leaves by itself.
         job: name under which ranks belong together; default from launcher, data set and seed.
         batch_map: function of the finished batch; what it returns is given instead.
 

@@ -21,6 +21,7 @@ from ._output import one_line
 from ._parser import Parser
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+_SIGPIPE = 13  # Windows has no such signal
 _SIGNAL_BASE = 128  # what a shell reports for a process that a signal ended
 
 _EXAMPLES = """\
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _SIGNAL_BASE + signal.SIGPIPE
+        return _SIGNAL_BASE + _SIGPIPE
     except UsageError as error:
         return _complain(error, EXIT_USAGE)
     except Disconnected as error:

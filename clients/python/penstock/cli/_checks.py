@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import resource
 import shlex
 import stat
 import subprocess
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
-from .._client import Client, connect
-from .._daemon import daemon_binary, runtime_folder
+from .._client import Client, SilentDaemonError, connect
+from .._daemon import daemon_binary, runtime_folder, served_socket
 from .._wire import Connection, Disconnected
 from ..errors import Error, PlatformError
 from . import _targets
@@ -146,11 +145,11 @@ def _daemon(address: str | None) -> Iterator[Check]:
 
 
 def _answer_of_running(address: str | None) -> dict[str, Any] | None:
-    given = _targets.explicit_address(address)
-    client = _targets.try_connect(given or _targets.default_socket())
-    if client is None:
-        return None
+    path = _targets.explicit_address(address) or served_socket()
     try:
+        client = _targets.try_connect(path, _targets.LOOK_SECONDS)
+        if client is None:
+            return None
         with client:
             return client.request("doctor")
     except (Error, Disconnected):
@@ -212,6 +211,8 @@ def _cpu_quota() -> float | None:
 
 
 def _limits() -> Iterator[Check]:
+    import resource  # not on Windows, where this module is imported too
+
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES_MIN:
         yield Check("open files", f"at most {hard}", "ulimit -n 65536")
@@ -238,8 +239,10 @@ def _running(address: str | None) -> Iterator[Check]:
 
 def _given_daemon(given: str, from_environment: bool) -> Check:
     try:
-        with connect(given) as client:
+        with connect(given, silence_seconds=_targets.LOOK_SECONDS) as client:
             return Check("daemon", _said(client))
+    except SilentDaemonError as error:
+        return _silent(error)
     except (Error, PlatformError) as error:
         start = f"penstock serve --background --socket {shlex.quote(given)}"
         return Check("daemon", str(error), "unset PENSTOCK_ADDRESS" if from_environment else start)
@@ -248,15 +251,21 @@ def _given_daemon(given: str, from_environment: bool) -> Check:
 def _socket(path: str) -> Check:
     quoted = shlex.quote(path)
     try:
-        with Client(Connection(path), path) as client:
+        with Client(Connection(path), path, _targets.LOOK_SECONDS) as client:
             if client.hello["version"] == __version__:
                 return Check("daemon", _said(client))
             text = f"{_said(client)}, but this client is {__version__}"
     except (FileNotFoundError, ConnectionRefusedError):
         return Check("stale socket", f"{path}, left by a crash", f"rm {quoted}")
+    except SilentDaemonError as error:
+        return _silent(error)
     except (Error, OSError) as error:
         text = str(error)
     return Check("daemon", text, f"penstock stop --address {quoted}")
+
+
+def _silent(error: SilentDaemonError) -> Check:
+    return Check("daemon", str(error), f"kill -9 {error.pid or '$(pidof penstockd)'}")
 
 
 def _said(client: Client) -> str:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from .._client import Client, socket_path
-from .._daemon import daemon_binary
+from .._daemon import daemon_binary, served_socket
 from .._platform import require_linux
 from .._wire import Connection, Disconnected
 from ..errors import DaemonError, UsageError
@@ -95,15 +95,16 @@ def _add_serve(commands: Any) -> None:
         "penstock serve --threads 16\npenstock serve --background --socket /run/penstock/p.sock\n"
         "penstock serve --config /etc/penstock.yaml",
         details="Options are penstockd's; those that are not given come from the file of "
-        "--config. SIGTERM and Ctrl-C drain and end, a second one ends at once. Loaders use this "
-        "daemon when PENSTOCK_ADDRESS or address= names its socket.",
+        "--config. SIGTERM and Ctrl-C drain and end, a second one ends at once. Loaders of "
+        "the same user find it at its default socket; elsewhere PENSTOCK_ADDRESS or address= has "
+        "to name it.",
     )
     serve.add_argument("--config", metavar="FILE", help="YAML with these options as keys")
     serve.add_argument(
         "--socket",
         "--address",
         metavar="PATH",
-        help=f"where to listen (default: {_targets.default_socket()})".replace("%", "%%"),
+        help=f"where to listen (default: {served_socket()})".replace("%", "%%"),
     )
     serve.add_argument("--threads", type=whole(0, 512), metavar="N", help="decode threads")
     serve.add_argument("--cache", metavar="DIR", help="where indexes are kept, or none")
@@ -147,7 +148,7 @@ def _serve_in_background(
 ) -> int:
     if arguments.config and not socket_given:
         raise UsageError("--background with --config: give --socket too, to know when it is ready")
-    path = socket_given or _targets.default_socket()
+    path = socket_given or served_socket()
     log_file = os.path.abspath(arguments.log_file or os.path.splitext(path)[0] + ".log")
     if socket_given is None:
         command += ["--socket", path]
@@ -177,7 +178,8 @@ def _serve_in_background(
             print_json({"pid": process.pid, "socket": path, "log_file": log_file})
         else:
             print(f"serving at {path} (pid {process.pid}, log {log_file})")
-            print(f"loaders use it with: export PENSTOCK_ADDRESS={shlex.quote(path)}")
+            if path != served_socket():
+                print(f"loaders use it with: export PENSTOCK_ADDRESS={shlex.quote(path)}")
     return 0
 
 
@@ -236,25 +238,27 @@ def _listening() -> list[str]:
 
 def _stop_one(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Ask without a hello, so that a daemon of another version can be stopped too."""
-    pid = 0
+    pid = listener = 0
+    seconds = min(arguments.timeout, _targets.LOOK_SECONDS)
     try:
         connection = Connection(path)
         try:
+            listener, _uid = connection.peer()
             connection.send({"op": "stop", "drain": not arguments.now})
-            answer, fds = connection.receive(arguments.timeout)
+            answer, fds = connection.receive(seconds)  # it answers first and drains then
             for fd in fds:
                 os.close(fd)
             if answer.get("ok") is not True:
                 raise DaemonError(
                     f"the daemon at {path} refused: {(answer.get('error') or {}).get('message')}"
                 )
-            pid = int(answer.get("pid", 0))
+            pid, seconds = int(answer.get("pid", 0)), arguments.timeout
             while not connection.peer_is_gone():
                 connection.receive(arguments.timeout)
         finally:
             connection.close()
     except TimeoutError:
-        raise _stays(path, pid, arguments.timeout) from None
+        raise _stays(path, pid or listener, seconds) from None
     except (OSError, Disconnected) as error:
         if pid == 0:
             raise DaemonError(

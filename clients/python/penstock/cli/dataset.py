@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .._client import Client
+from .._client import Client, connect
 from .._index import NO_LABEL, IndexFile
 from .._recipe import Recipe, recipe_from
 from ..dataset import IMAGE_PATTERN, Dataset
 from ..errors import DependencyError, ReadError, UsageError
-from . import _targets
 from ._index_request import Indexed, request_index
 from ._output import human_bytes, print_json, printable
 from ._parser import Parser, add_address, add_command, whole
@@ -87,7 +86,7 @@ def _add_dataset(parser: Parser) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    with _targets.connect_or_start(arguments.address) as client:
+    with connect(arguments.address) as client:
         indexed = request_index(client, arguments.dataset, arguments.rebuild)
     answer = indexed.answer
     if answer["warning"]:
@@ -118,7 +117,7 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    with _targets.connect_or_start(arguments.address) as client:
+    with connect(arguments.address) as client:
         indexed = request_index(client, arguments.dataset)
     index = indexed.index
     positions = _chosen(index, arguments.label)
@@ -193,7 +192,7 @@ def _image_bytes(index: IndexFile, position: int) -> int | None:
 def _show(arguments: argparse.Namespace) -> int:
     picture_format = _picture_format(arguments.output)
     image_module = _pillow()
-    with _targets.connect_or_start(arguments.address) as client:
+    with connect(arguments.address) as client:
         indexed = request_index(client, [arguments.dataset])
         position = indexed.index.position_of(arguments.id)
         if arguments.transform == "none":

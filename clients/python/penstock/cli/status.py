@@ -8,10 +8,11 @@ import sys
 import time
 from typing import Any
 
+from .._client import SilentDaemonError
 from .._wire import Disconnected
 from ..errors import DaemonError
 from . import _targets
-from ._output import human_bytes, human_seconds, print_json, printable, table
+from ._output import human_bytes, human_seconds, one_line, print_json, printable, table
 from ._parser import Parser, add_address, add_command, number
 
 _HEADER = ("JOB", "RANK", "EPOCH/STEP", "IMAGES/S", "WAIT%", "RING", "BAD", "VERDICT")
@@ -55,15 +56,17 @@ def _add_common(parser: Parser) -> None:
 def _status(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         return _watch(arguments, redraw=False)
-    daemons = _look(arguments.address)
-    if not daemons:
+    daemons, silent = _look(arguments.address)
+    if not daemons and not silent:
         raise DaemonError(
             "no daemon is running; start one with 'penstock serve', or make a DataLoader"
         )
     if arguments.json:
         print_json(_as_json(daemons))
-    else:
+    elif daemons:
         print("\n".join(_lines(daemons)))
+    if silent:
+        raise silent[0]
     return 0
 
 
@@ -76,13 +79,16 @@ def _watch(arguments: argparse.Namespace, redraw: bool) -> int:
         print(_CLEAR_SCREEN, end="")
     while True:
         try:
-            daemons = _look(arguments.address)
+            daemons, silent = _look(arguments.address)
+        except SilentDaemonError as error:
+            daemons, silent = [], [error]
         except (DaemonError, Disconnected):
-            daemons = []  # it may come back
+            daemons, silent = [], []  # it may come back
         if arguments.json:
             print_json({"time": time.time(), **_as_json(daemons)})
         else:
-            lines = [time.strftime("%H:%M:%S"), *(_lines(daemons) or ["no daemon is running"])]
+            seen = _lines(daemons) + [one_line(str(error)) for error in silent]
+            lines = [time.strftime("%H:%M:%S"), *(seen or ["no daemon is running"])]
             if redraw:
                 # A line that wraps would shift all others at the next drawing.
                 columns = shutil.get_terminal_size().columns
@@ -93,18 +99,22 @@ def _watch(arguments: argparse.Namespace, redraw: bool) -> int:
         time.sleep(arguments.interval)
 
 
-def _look(address: str | None) -> list[dict[str, Any]]:
-    """What every daemon answers to "status", its jobs in order of rank."""
+def _look(address: str | None) -> tuple[list[dict[str, Any]], list[SilentDaemonError]]:
+    """What every daemon answers to "status", its jobs in order of rank; and who does not answer."""
     answers = []
-    for client in _targets.running(address):
+    clients, silent = _targets.running(address)
+    for client in clients:
         with client:
             try:
                 answer = client.request("status")
+            except SilentDaemonError as error:
+                silent.append(error)
+                continue
             except Disconnected:
                 continue
         jobs = sorted(answer["jobs"], key=lambda job: (job["job"], job["rank"], job["pid"]))
         answers.append({**answer["daemon"], "jobs": jobs})
-    return answers
+    return answers, silent
 
 
 def _as_json(daemons: list[dict[str, Any]]) -> dict[str, Any]:
