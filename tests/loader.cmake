@@ -23,3 +23,7 @@ unit_test(request penstock_loader)
 unit_test(wait_window penstock_loader)
 unit_test(pipeline penstock_loader penstock_client_static jpeg_samples)
 fuzz_target(request penstock_loader)
+
+# remote
+add_executable(remotetool tools/remotetool.c) # used by python/test_remote.py
+target_link_libraries(remotetool PRIVATE penstock_remote penstock_base penstock_flags)

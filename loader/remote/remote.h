@@ -27,7 +27,7 @@
 #include "loader/error.h"
 
 struct remote;
-struct remote_request;
+struct exchange;
 
 /* What is 0 or NULL is the default. Texts are copied. */
 struct remote_options {
@@ -92,7 +92,7 @@ struct remote_part {
 
     /* Private. */
     struct remote_part *next;
-    struct remote_request *request;
+    struct exchange *exchange;
     atomic_bool is_cancelled;
 };
 
