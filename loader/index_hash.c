@@ -17,6 +17,13 @@ uint64_t index_hash64(const void *bytes, size_t size_bytes)
     return XXH3_64bits(bytes, size_bytes);
 }
 
+void index_hash128(const void *bytes, size_t size_bytes, uint8_t value[INDEX_HASH_BYTES])
+{
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, size_bytes));
+    memcpy(value, canonical.digest, INDEX_HASH_BYTES);
+}
+
 struct index_hash *index_hash_create(void)
 {
     struct index_hash *hash = malloc(sizeof *hash);

@@ -10,6 +10,7 @@
 enum { INDEX_HASH_BYTES = 16 };
 
 uint64_t index_hash64(const void *bytes, size_t size_bytes);
+void index_hash128(const void *bytes, size_t size_bytes, uint8_t value[INDEX_HASH_BYTES]);
 
 /* A running hash; not shared between threads. */
 struct index_hash;

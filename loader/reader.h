@@ -24,7 +24,7 @@ struct reader_options {
 
 /* NULL: no memory. */
 struct reader *reader_create(const struct reader_options *options);
-void reader_destroy(struct reader *reader); /* cancels and waits; NULL is accepted */
+void reader_destroy(struct reader *reader); /* no remote request is in flight; NULL is accepted */
 
 enum source_engine reader_engine(const struct reader *reader);
 const char *reader_engine_reason(const struct reader *reader);

@@ -86,7 +86,9 @@ void source_submit(struct source *source, struct read_request *const *requests, 
         assert(request->state == READ_IDLE);
         read_begin(request);
         request->shard = NULL;
-        if (request->keep_open) {
+        if (request->file != NULL) {
+            read_use_file(request, request->file, source->file_bytes_max);
+        } else if (request->keep_open) {
             begin_shard(source, request);
         }
         if (request->state == READ_DONE) {

@@ -39,16 +39,16 @@ struct read_request {
                                 member */
     uint64_t expect_bytes;   /* keep_open: size and mtime that the shard must have, else ESTALE; */
     int64_t expect_mtime_ns; /* 0: not checked */
-    void *owner;
+    const struct read_file *file; /* keep_open: an open file in the place of path, borrowed; */
+    void *owner;                  /* NULL: path */
 
     /* for reader.h only: which version of a remote object. With a tag, path is its URL,
      * length_bytes 0 means the whole object, and keep_open, direct and what is expected are not
      * looked at. */
-    const char *tag;              /* NULL: a local file, and the rest of this is not looked at */
-    uint64_t object_bytes;        /* size of the whole object */
-    const char *profile;          /* NULL: the default credentials */
-    struct store_job *job;        /* whose read it is, for its figures; may be NULL */
-    const struct read_file *file; /* an open file in the place of path, borrowed; NULL: path */
+    const char *tag;       /* NULL: a local file, and the rest of this is not looked at */
+    uint64_t object_bytes; /* size of the whole object */
+    const char *profile;   /* NULL: the default credentials */
+    struct store_job *job; /* whose read it is, for its figures; may be NULL */
 
     /* set by the source: the result */
     int error;            /* 0, or an errno: ENOENT, EIO, ESTALE, EFBIG, ENODATA (the file ended

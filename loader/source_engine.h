@@ -40,6 +40,9 @@ void read_begin(struct read_request *request);
 void read_use_file(struct read_request *request, const struct read_file *file,
                    uint64_t file_bytes_max);
 
+/* Room for need_bytes in the request's buffer, aligned for O_DIRECT; what it held is not kept. */
+bool read_reserve(struct read_request *request, uint64_t need_bytes);
+
 int read_open_flags(const struct read_request *request);
 
 /* The open gave a descriptor, or a negative errno. Next state: READ_OPEN once more (without

@@ -94,8 +94,7 @@ int read_file_inspect(struct read_file *file, int fd, bool direct)
     return fcntl(fd, F_SETFL, file->align_bytes != 0 ? O_DIRECT : 0) < 0 ? errno : 0;
 }
 
-/* Room for need_bytes, aligned for O_DIRECT. What it held is not kept. */
-static bool reserve(struct read_request *request, uint64_t need_bytes)
+bool read_reserve(struct read_request *request, uint64_t need_bytes)
 {
     if (need_bytes <= request->buffer_bytes) {
         return true;
@@ -138,7 +137,7 @@ void read_use_file(struct read_request *request, const struct read_file *file,
     request->align_bytes = file->align_bytes;
     request->wanted_bytes = round_up(lead + length, unit);
     /* The tail of an O_DIRECT read may be longer than what is wanted; 64 bytes come after. */
-    if (!reserve(request, request->wanted_bytes + READ_TAIL_BYTES)) {
+    if (!read_reserve(request, request->wanted_bytes + READ_TAIL_BYTES)) {
         finish(request, ENOMEM);
         return;
     }

@@ -6,6 +6,7 @@ unit_test(plan penstock_plan)
 unit_test(window_walk penstock_plan)
 unit_test(source penstock_source Threads::Threads)
 unit_test(source_refused penstock_source)
+unit_test(store penstock_store Threads::Threads)
 
 # index
 unit_test(tar penstock_index)

@@ -41,7 +41,7 @@ SYSTEM_HEADERS = set(
     """assert ctype cpuid dirent dlfcn endian errno fcntl fnmatch float ftw getopt glob immintrin
     inttypes limits locale math mntent netdb poll pthread pwd sched semaphore setjmp signal
     spawn stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
-    syslog time unistd arm_neon""".split()
+    syslog time unistd arm_acle arm_neon""".split()
 )
 SYSTEM_FOLDERS = {"sys", "linux", "arpa", "net", "netinet", "asm", "sanitizer"}
 

@@ -1,0 +1,264 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "loader/cache/store.h"
+#include "loader/reader.h"
+#include "tests/tools/made_origin.h"
+#include "tests/tools/temporary_folder.h"
+
+enum { CHUNK = 256 << 10, DEPTH = 32 };
+
+static struct temporary_folder folder;
+static struct remote *origin;
+
+static int set_up(void **state)
+{
+    (void)state;
+    temporary_folder_create(&folder);
+    origin = remote_create(NULL, NULL);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    remote_destroy(origin);
+    temporary_folder_destroy(&folder);
+    return 0;
+}
+
+static struct store *open_store(uint64_t disk_bytes, uint64_t memory_bytes)
+{
+    struct store_options options = {
+        .folder = disk_bytes > 0 ? folder.path : "",
+        .disk_limit_bytes = disk_bytes,
+        .memory_limit_bytes = memory_bytes,
+        .chunk_bytes = CHUNK,
+        .remote = origin,
+    };
+    struct error error;
+    struct store *store = store_create(&options, &error);
+    assert_non_null(store);
+    return store;
+}
+
+static struct reader *open_reader(struct store *store)
+{
+    struct reader_options options = {.source = {.depth = DEPTH, .file_bytes_max = 64 << 20},
+                                     .store = store};
+    struct reader *reader = reader_create(&options);
+    assert_non_null(reader);
+    return reader;
+}
+
+static struct store_stats stats_of(struct store *store)
+{
+    struct store_stats stats;
+    store_stats_get(store, &stats);
+    return stats;
+}
+
+/* Wait until the writers and the scan have nothing to do. */
+static void settle(struct store *store)
+{
+    struct store_stats before = {.written_bytes = 1}, now = {0};
+    for (int same = 0; same < 5;) {
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        now = stats_of(store);
+        same = !now.is_scanning && now.bytes_in_flight == 0 &&
+                       now.written_bytes == before.written_bytes &&
+                       now.evicted_count == before.evicted_count
+                   ? same + 1
+                   : 0;
+        before = now;
+    }
+}
+
+static void read_check(struct store *store, const char *url, uint64_t size, uint64_t offset,
+                       uint64_t length)
+{
+    struct store_object object = {.url = url, .tag = "\"1\"", .size_bytes = size};
+    uint8_t *bytes = malloc(length + 1), *expected = malloc(length + 1);
+    struct error error = {.text = ""};
+    int status = store_read(store, &object, offset, length, bytes, NULL, &error);
+    if (status != 0) {
+        fail_msg("%s", error.text);
+    }
+    made_bytes(url, offset, length, expected);
+    assert_memory_equal(bytes, expected, length);
+    free(bytes);
+    free(expected);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------ */
+
+static void reads_cross_chunks(void **state)
+{
+    (void)state;
+    struct store *store = open_store(0, 64 * CHUNK);
+    uint64_t size = 10 * CHUNK + 777;
+    read_check(store, "s3://b/a", size, 0, 1);
+    read_check(store, "s3://b/a", size, CHUNK - 5, 10);
+    read_check(store, "s3://b/a", size, 0, size);
+    read_check(store, "s3://b/a", size, size - 1, 1);
+    read_check(store, "s3://b/a", size, 5, 0);
+    read_check(store, "s3://b/small", 1, 0, 1);
+    assert_int_equal(made_byte_count(origin), size + 1); /* each byte once */
+    store_destroy(store);
+}
+
+static void ranges_outside_are_refused(void **state)
+{
+    (void)state;
+    struct store *store = open_store(0, 64 * CHUNK);
+    struct store_object object = {.url = "s3://b/a", .tag = "\"1\"", .size_bytes = 100};
+    uint8_t bytes[200];
+    struct error error;
+    assert_int_equal(store_read(store, &object, 50, 51, bytes, NULL, &error), -1);
+    assert_int_equal(store_read(store, &object, 101, 1, bytes, NULL, &error), -1);
+    assert_int_equal(store_read(store, &object, UINT64_MAX, 2, bytes, NULL, &error), -1);
+    assert_int_equal(made_part_count(origin), 0);
+    store_destroy(store);
+}
+
+static void disk_serves_after_restart(void **state)
+{
+    (void)state;
+    uint64_t size = 9 * CHUNK + 70001;
+    for (int turn = 0; turn < 3; turn++) {
+        struct store *store = open_store(64 * CHUNK, 8 * CHUNK);
+        for (uint64_t at = 0; at < size; at += 100000) {
+            read_check(store, "s3://b/a", size, at, size - at < 100000 ? size - at : 100000);
+        }
+        settle(store);
+        struct store_stats stats = stats_of(store);
+        assert_int_equal(stats.corrupt_count, 0);
+        assert_int_equal(stats.disk_chunk_count, 10);
+        if (turn > 0) {
+            assert_int_equal(stats.disk_hit_bytes, size);
+        }
+        store_destroy(store);
+        assert_int_equal(made_byte_count(origin), size);
+    }
+}
+
+static void failures_are_told(void **state)
+{
+    (void)state;
+    struct store *store = open_store(0, 64 * CHUNK);
+    struct store_object object = {.url = "s3://b/a", .tag = "\"1\"", .size_bytes = CHUNK};
+    uint8_t *bytes = malloc(CHUNK);
+    struct error error;
+    made_fail(origin, ERROR_CHANGED);
+    assert_int_equal(store_read(store, &object, 0, CHUNK, bytes, NULL, &error), -1);
+    assert_int_equal(error.kind, ERROR_CHANGED);
+    assert_string_equal(error.text, "s3://b/a: made to fail.");
+    read_check(store, "s3://b/a", CHUNK, 0, 100);
+    free(bytes);
+    store_destroy(store);
+}
+
+/* ---- The reader ---------------------------------------------------------------------------- */
+
+static void reader_mixes_local_and_remote(void **state)
+{
+    (void)state;
+    temporary_file(&folder, "local", "local bytes");
+    char path[512];
+    snprintf(path, sizeof path, "%s", temporary_path(&folder, "local"));
+    struct store *store = open_store(40 * CHUNK, 8 * CHUNK);
+    struct reader *reader = open_reader(store);
+    struct read_request *requests = calloc(DEPTH, sizeof *requests);
+    uint64_t size = 33 * CHUNK;
+    uint8_t *expected = malloc(3 * CHUNK);
+    for (int turn = 0; turn < 4; turn++) {
+        struct read_request *list[DEPTH], *done[4];
+        for (int i = 0; i < DEPTH; i++) {
+            struct read_request *request = list[i] = &requests[i];
+            request->path = i % 3 == 0 ? path : "s3://b/a";
+            request->tag = i % 3 == 0 ? NULL : "\"x\"";
+            request->object_bytes = size;
+            request->offset_bytes = i % 3 == 0 ? 0 : (uint64_t)i * CHUNK + 1000;
+            request->length_bytes = i % 3 == 0 ? 0 : (i % 2 == 0 ? 100000 : CHUNK + 5);
+            request->owner = request;
+        }
+        reader_submit(reader, list, DEPTH);
+        for (int count = 0; count < DEPTH;) {
+            size_t reaped = reader_reap(reader, done, 4, 1000);
+            for (size_t i = 0; i < reaped; i++, count++) {
+                struct read_request *request = done[i];
+                assert_int_equal(request->error, 0);
+                if (request->tag == NULL) {
+                    assert_int_equal(request->size_bytes, 11);
+                    assert_memory_equal(request->bytes, "local bytes", 11);
+                    continue;
+                }
+                assert_int_equal(request->size_bytes, request->length_bytes);
+                made_bytes("s3://b/a", request->offset_bytes, request->length_bytes, expected);
+                assert_memory_equal(request->bytes, expected, request->length_bytes);
+                uint8_t zeros[64] = {0};
+                assert_memory_equal(request->bytes + request->size_bytes, zeros, 64);
+            }
+        }
+        settle(store);
+    }
+    for (int i = 0; i < DEPTH; i++) {
+        read_request_clear(&requests[i]);
+    }
+    free(requests);
+    free(expected);
+    reader_destroy(reader);
+    store_destroy(store);
+}
+
+static void reader_is_served_as_bytes_come_and_cancelled(void **state)
+{
+    (void)state;
+    struct store *store = open_store(0, 64 * CHUNK);
+    struct reader *reader = open_reader(store);
+    struct read_request requests[2];
+    memset(requests, 0, sizeof requests);
+    struct read_request *list[2] = {&requests[0], &requests[1]}, *done[2];
+    for (int i = 0; i < 2; i++) {
+        requests[i].path = "s3://b/a";
+        requests[i].tag = "\"x\"";
+        requests[i].object_bytes = CHUNK;
+        requests[i].offset_bytes = (uint64_t)i * (CHUNK - 1000);
+        requests[i].length_bytes = 1000;
+    }
+    made_hold(origin, true, CHUNK / 2);
+    reader_submit(reader, list, 2);
+    assert_int_equal(reader_reap(reader, done, 2, 5000), 1); /* its bytes are there, not all */
+    assert_ptr_equal(done[0], &requests[0]);
+    assert_int_equal(reader_reap(reader, done, 2, 50), 0);
+    reader_cancel(reader, &requests[1]);
+    assert_int_equal(reader_reap(reader, done, 2, 5000), 1);
+    assert_int_equal(requests[1].error, ECANCELED);
+    made_hold(origin, false, 0);
+    reader_destroy(reader);
+    store_destroy(store);
+    read_request_clear(&requests[0]);
+    read_request_clear(&requests[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(reads_cross_chunks, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(ranges_outside_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(disk_serves_after_restart, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(failures_are_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(reader_mixes_local_and_remote, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(reader_is_served_as_bytes_come_and_cancelled, set_up,
+                                        tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
