@@ -1,6 +1,7 @@
 #include "loader/config.h"
 
 #include <cyaml/cyaml.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,9 @@ enum option_key {
     OPTION_SOCKET,
     OPTION_THREADS,
     OPTION_CACHE,
+    OPTION_CACHE_LIMIT,
+    OPTION_CACHE_FREE,
+    OPTION_CACHE_MEMORY,
     OPTION_LOG_FILE,
     OPTION_LOG_LEVEL,
     OPTION_IO,
@@ -29,6 +33,9 @@ static const struct option options[] = {
     {"socket", required_argument, NULL, OPTION_SOCKET},
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"cache", required_argument, NULL, OPTION_CACHE},
+    {"cache-limit", required_argument, NULL, OPTION_CACHE_LIMIT},
+    {"cache-free", required_argument, NULL, OPTION_CACHE_FREE},
+    {"cache-memory", required_argument, NULL, OPTION_CACHE_MEMORY},
     {"log-file", required_argument, NULL, OPTION_LOG_FILE},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"io", required_argument, NULL, OPTION_IO},
@@ -51,7 +58,11 @@ static const char help[] =
     "  --socket PATH       control socket (default: $XDG_RUNTIME_DIR/penstock/penstock.sock,\n"
     "                      as root /run/penstock/penstock.sock)\n"
     "  --threads N         decode threads (default: one per CPU that its trainers may use)\n"
-    "  --cache DIR|none    where indexes are kept (default: $PENSTOCK_CACHE, else local scratch)\n"
+    "  --cache DIR|none    where indexes and remote data are kept (default: $PENSTOCK_CACHE, else\n"
+    "                      local scratch)\n"
+    "  --cache-limit SIZE  of remote data on disk, as 500G (default: a fifth of the free space)\n"
+    "  --cache-free SIZE   leave so much of that disk free (default: 5 %, at most 10G)\n"
+    "  --cache-memory SIZE of remote data in memory (default: a tenth of it, at most 1G)\n"
     "  --log-file FILE     append the log to FILE (default: stderr)\n"
     "  --log-level LEVEL   debug, info, warn or error (default: info)\n"
     "  --io ENGINE         auto, io_uring or pread (default: auto)\n"
@@ -99,6 +110,25 @@ static int set_number(const char *name, const char *value, uint32_t maximum, uin
     return 0;
 }
 
+/* A number of bytes, or of K, M, G or T: powers of 1024. */
+static int set_size(const char *name, const char *value, uint64_t *size_bytes, struct error *error)
+{
+    static const char units[] = "KMGT";
+    char *end = NULL;
+    errno = 0;
+    unsigned long long parsed = strtoull(value, &end, 10);
+    const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+    unsigned shift = unit != NULL ? 10 * (unsigned)(unit - units + 1) : 0;
+    if (value[0] < '0' || value[0] > '9' || errno != 0 || parsed == 0 ||
+        parsed > UINT64_MAX >> 1 >> shift || (unit != NULL ? end[1] : *end) != '\0') {
+        return error_set(error, ERROR_USAGE,
+                         "--%s: \"%.100s\" is no size such as 500G (K, M, G, T or bytes).", name,
+                         value);
+    }
+    *size_bytes = (uint64_t)parsed << shift;
+    return 0;
+}
+
 static int set_choice(struct config *config, int key, const char *value, struct error *error)
 {
     static const char *const engines[] = {"auto", "io_uring", "pread", NULL};
@@ -132,6 +162,11 @@ static int set_option(struct config *config, int key, const char *value, struct 
     case OPTION_SOCKET:
         return set_path("socket", value, config->socket, sizeof config->socket, error);
     case OPTION_CACHE: return set_path("cache", value, config->cache, CONFIG_PATH_BYTES, error);
+    case OPTION_CACHE_LIMIT:
+        return set_size("cache-limit", value, &config->cache_limit_bytes, error);
+    case OPTION_CACHE_FREE: return set_size("cache-free", value, &config->cache_free_bytes, error);
+    case OPTION_CACHE_MEMORY:
+        return set_size("cache-memory", value, &config->cache_memory_bytes, error);
     case OPTION_LOG_FILE:
         return set_path("log-file", value, config->log_file, CONFIG_PATH_BYTES, error);
     case OPTION_HTTP: return set_path("http", value, config->http, sizeof config->http, error);
@@ -146,14 +181,15 @@ static int set_option(struct config *config, int key, const char *value, struct 
 /* ---- The file --------------------------------------------------------------------------- */
 
 struct config_file {
-    char *texts[9]; /* in the order of file_keys */
+    char *texts[12]; /* in the order of file_keys */
     uint32_t *allow_uids;
     unsigned allow_uids_count;
 };
 
-static const int file_keys[] = {OPTION_SOCKET,   OPTION_THREADS,   OPTION_CACHE,
-                                OPTION_LOG_FILE, OPTION_LOG_LEVEL, OPTION_IO,
-                                OPTION_KERNELS,  OPTION_HTTP,      OPTION_LINGER};
+static const int file_keys[] = {OPTION_SOCKET,      OPTION_THREADS,    OPTION_CACHE,
+                                OPTION_LOG_FILE,    OPTION_LOG_LEVEL,  OPTION_IO,
+                                OPTION_KERNELS,     OPTION_HTTP,       OPTION_LINGER,
+                                OPTION_CACHE_LIMIT, OPTION_CACHE_FREE, OPTION_CACHE_MEMORY};
 
 static const cyaml_schema_value_t uid_schema = {
     CYAML_VALUE_UINT(CYAML_FLAG_DEFAULT, uint32_t),
@@ -173,6 +209,9 @@ static const cyaml_schema_field_t file_fields[] = {
     FILE_TEXT("kernels", 6),
     FILE_TEXT("http", 7),
     FILE_TEXT("linger", 8),
+    FILE_TEXT("cache-limit", 9),
+    FILE_TEXT("cache-free", 10),
+    FILE_TEXT("cache-memory", 11),
     CYAML_FIELD_SEQUENCE("allow_uids", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct config_file,
                          allow_uids, &uid_schema, 0, CONFIG_UIDS_MAX),
     CYAML_FIELD_END,

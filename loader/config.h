@@ -22,6 +22,9 @@ enum { CONFIG_UIDS_MAX = 64, CONFIG_PATH_BYTES = 1024 };
 struct config {
     char socket[108];              /* "" : the default, see config_load() */
     char cache[CONFIG_PATH_BYTES]; /* "": chosen; "none": no cache */
+    uint64_t cache_limit_bytes;    /* of remote data on disk; 0: a fifth of the free space */
+    uint64_t cache_free_bytes;     /* left free on that disk; 0: 5 %, at most 10 GiB */
+    uint64_t cache_memory_bytes;   /* of remote data in memory; 0: a tenth, at most 1 GiB */
     char log_file[CONFIG_PATH_BYTES];
     char http[128]; /* "HOST:PORT"; "": none */
     enum log_level log_level;

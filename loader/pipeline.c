@@ -44,7 +44,7 @@ static void *run_thread(void *argument)
 static void wake_pool(struct pipeline *pipeline)
 {
     if (pipeline->is_read_waiting) {
-        source_interrupt(pipeline->source);
+        reader_interrupt(pipeline->reader);
     }
     if (pipeline->waiting_count > 0) {
         pthread_cond_signal(&pipeline->work_ready);
@@ -124,7 +124,7 @@ static int fit_threads(struct pipeline *pipeline, struct error *error)
     pipeline->thread_target = wanted;
     pthread_cond_broadcast(&pipeline->work_ready);
     if (wanted < before && pipeline->is_read_waiting) {
-        source_interrupt(pipeline->source);
+        reader_interrupt(pipeline->reader);
     }
     for (uint32_t i = wanted; i < before; i++) {
         if (pipeline->threads[i].is_running) {
@@ -228,6 +228,16 @@ int pipeline_add(struct pipeline *pipeline, struct session *session, struct erro
     return status;
 }
 
+/* Nobody waits any more for what the session asked of the network. */
+static void cancel_reads(struct pipeline *pipeline, const struct session *session)
+{
+    for (size_t i = 0; i < WORK_COUNT; i++) {
+        if (pipeline->works[i].session == session) {
+            reader_cancel(pipeline->reader, &pipeline->works[i].request);
+        }
+    }
+}
+
 /* Work that waits for its turn is dropped; what is being read or decoded ends by itself. */
 void pipeline_remove(struct pipeline *pipeline, struct session *session)
 {
@@ -236,6 +246,7 @@ void pipeline_remove(struct pipeline *pipeline, struct session *session)
     pipeline->stats.batch_count += session_stats(session).batch_count;
     queue->is_closing = true;
     pipeline_drop_waiting(pipeline, session);
+    cancel_reads(pipeline, session);
     pipeline_release_session(pipeline, session);
     wake_pool(pipeline);
     pthread_mutex_unlock(&pipeline->lock);
@@ -265,6 +276,7 @@ int pipeline_seek(struct pipeline *pipeline, struct session *session, uint64_t e
     pthread_mutex_lock(&pipeline->lock);
     session_collect(session);
     int status = session_seek(session, epoch, position, taken_count, error);
+    cancel_reads(pipeline, session);
     wake_pool(pipeline);
     pthread_mutex_unlock(&pipeline->lock);
     return status;
@@ -299,8 +311,8 @@ struct pipeline_stats pipeline_stats(struct pipeline *pipeline)
             stats.batch_count += session_stats(s).batch_count;
         }
     }
-    stats.engine = source_engine(pipeline->source);
-    stats.engine_reason = source_engine_reason(pipeline->source);
+    stats.engine = reader_engine(pipeline->reader);
+    stats.engine_reason = reader_engine_reason(pipeline->reader);
     stats.level = kernels_detect(pipeline->options.level_max);
     pthread_mutex_unlock(&pipeline->lock);
     return stats;
@@ -312,21 +324,22 @@ struct pipeline *pipeline_create(const struct pipeline_options *options, struct 
 {
     struct pipeline *pipeline = calloc(1, sizeof *pipeline);
     struct work *works = calloc(WORK_COUNT, sizeof *works);
-    struct source_options source_options = {
-        .engine = options->engine,
-        .depth = PIPELINE_READ_AHEAD_MAX,
-        .file_bytes_max = PIPELINE_FILE_BYTES_MAX,
+    struct reader_options reader_options = {
+        .source = {.engine = options->engine,
+                   .depth = PIPELINE_READ_AHEAD_MAX,
+                   .file_bytes_max = PIPELINE_FILE_BYTES_MAX},
+        .store = options->store,
     };
-    struct source *source = source_create(&source_options);
-    if (pipeline == NULL || works == NULL || source == NULL) {
+    struct reader *reader = reader_create(&reader_options);
+    if (pipeline == NULL || works == NULL || reader == NULL) {
         free(pipeline);
         free(works);
-        source_destroy(source);
+        reader_destroy(reader);
         error_set(error, ERROR_MEMORY, "no memory for the pipeline.");
         return NULL;
     }
     pipeline->options = *options;
-    pipeline->source = source;
+    pipeline->reader = reader;
     pipeline->works = works;
     pipeline->read_ahead = READ_AHEAD_MIN;
     pthread_mutex_init(&pipeline->lock, NULL);
@@ -342,12 +355,15 @@ struct pipeline *pipeline_create(const struct pipeline_options *options, struct 
     return pipeline;
 }
 
-/* With no thread left: take back what the source still has. */
+/* With no thread left: take back what the reader still has. */
 static void finish_reads(struct pipeline *pipeline)
 {
     struct read_request *done[READ_BATCH_MAX];
+    for (size_t i = 0; i < WORK_COUNT; i++) {
+        reader_cancel(pipeline->reader, &pipeline->works[i].request);
+    }
     while (pipeline->reads_in_flight > 0) {
-        size_t finished = source_reap(pipeline->source, done, READ_BATCH_MAX, READ_WAIT_MS);
+        size_t finished = reader_reap(pipeline->reader, done, READ_BATCH_MAX, READ_WAIT_MS);
         for (size_t i = 0; i < finished; i++) {
             pipeline_accept_read(pipeline, done[i]);
         }
@@ -379,7 +395,7 @@ void pipeline_destroy(struct pipeline *pipeline)
     }
     pthread_mutex_lock(&pipeline->lock);
     pipeline->is_stopping = true;
-    source_interrupt(pipeline->source);
+    reader_interrupt(pipeline->reader);
     pthread_cond_broadcast(&pipeline->work_ready);
     for (uint32_t i = 0; i < PIPELINE_THREADS_MAX; i++) {
         if (pipeline->threads[i].is_running) {
@@ -391,7 +407,7 @@ void pipeline_destroy(struct pipeline *pipeline)
     while (pipeline->sessions != NULL) {
         pipeline_remove(pipeline, pipeline->sessions);
     }
-    source_destroy(pipeline->source);
+    reader_destroy(pipeline->reader);
     for (size_t i = 0; i < WORK_COUNT; i++) {
         read_request_clear(&pipeline->works[i].request);
     }

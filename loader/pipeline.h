@@ -28,8 +28,8 @@
 
 #include "decode/kernels.h"
 #include "loader/error.h"
+#include "loader/reader.h"
 #include "loader/session.h"
-#include "loader/source.h"
 
 enum {
     PIPELINE_THREADS_MAX = 512,
@@ -42,6 +42,7 @@ struct pipeline_options {
     uint32_t threads; /* 0: one per CPU of the union of the sessions' affinities */
     enum source_engine engine;
     enum kernel_level level_max;
+    struct store *store; /* borrowed: of remote objects; NULL: reading them fails */
 };
 
 struct pipeline;

@@ -38,7 +38,7 @@ struct pipeline_thread {
 
 struct pipeline {
     struct pipeline_options options;
-    struct source *source; /* owned by the thread that set is_reading */
+    struct reader *reader; /* owned by the thread that set is_reading */
 
     pthread_mutex_t lock; /* guards everything below and the inside of every session */
     pthread_cond_t work_ready;
@@ -50,7 +50,7 @@ struct pipeline {
     uint32_t reads_in_flight;
     uint32_t read_ahead; /* samples planned and not yet being decoded, wished for */
     uint32_t read_ahead_max;
-    bool is_reading;      /* a thread has the source */
+    bool is_reading;      /* a thread has the reader */
     bool is_read_waiting; /* ... and sleeps in it */
     bool is_draining;     /* no more reads are started */
     bool is_stopping;
@@ -65,7 +65,7 @@ struct pipeline {
 
 /* Look for something to do and do it, or sleep until there may be something. */
 void pipeline_run_once(struct pipeline *pipeline, struct pipeline_thread *thread);
-/* A read that came back from the source. */
+/* A read that came back from the reader. */
 void pipeline_accept_read(struct pipeline *pipeline, struct read_request *request);
 /* Work that belongs to no session any more goes back to the pool. */
 void pipeline_free_work(struct pipeline *pipeline, struct work *work);

@@ -213,8 +213,8 @@ static bool tend_reads(struct pipeline *pipeline, bool wait)
     pipeline->is_read_waiting = wait_ms > 0;
     pthread_mutex_unlock(&pipeline->lock);
     uint64_t begin_ns = wait_ms > 0 ? clock_now_ns() : 0;
-    source_submit(pipeline->source, requests, started);
-    size_t finished = source_reap(pipeline->source, done, READ_BATCH_MAX, wait_ms);
+    reader_submit(pipeline->reader, requests, started);
+    size_t finished = reader_reap(pipeline->reader, done, READ_BATCH_MAX, wait_ms);
     uint64_t end_ns = wait_ms > 0 ? clock_now_ns() : 0;
     pthread_mutex_lock(&pipeline->lock);
     pipeline->is_reading = false;

@@ -103,6 +103,30 @@ static int open_events(struct server *server, int listen_fd)
     return 0;
 }
 
+/* What remote data sets need. A daemon that cannot have it still serves local ones. */
+static void open_store(struct server *server)
+{
+    const struct config *config = server->config;
+    struct error error = {.kind = ERROR_NONE};
+    server->remote = remote_create(&(struct remote_options){.connections_max = 0}, &error);
+    if (server->remote != NULL) {
+        struct store_options options = {
+            .folder = server->cache.path,
+            .disk_limit_bytes = config->cache_limit_bytes,
+            .free_floor_bytes = config->cache_free_bytes,
+            .memory_limit_bytes = config->cache_memory_bytes,
+            .remote = server->remote,
+        };
+        server->store = store_create(&options, &error);
+    }
+    if (server->store == NULL) {
+        char text[ERROR_TEXT_BYTES];
+        log_warn("remote_unavailable", "error=%s", log_quote(error.text, text, sizeof text));
+        remote_destroy(server->remote);
+        server->remote = NULL;
+    }
+}
+
 int server_init(struct server *server, const struct config *config, int listen_fd,
                 struct error *error)
 {
@@ -116,8 +140,11 @@ int server_init(struct server *server, const struct config *config, int listen_f
     if (open_events(server, listen_fd) != 0) {
         return error_set(error, ERROR_INTERNAL, "epoll, eventfd or signalfd: %s.", strerror(errno));
     }
-    struct pipeline_options options = {
-        .threads = config->threads, .engine = config->engine, .level_max = config->level_max};
+    open_store(server);
+    struct pipeline_options options = {.threads = config->threads,
+                                       .engine = config->engine,
+                                       .level_max = config->level_max,
+                                       .store = server->store};
     server->bad_samples = bad_samples_create();
     server->pipeline = pipeline_create(&options, error);
     if (server->bad_samples == NULL || server->pipeline == NULL) {
@@ -254,6 +281,8 @@ void server_deinit(struct server *server)
     connection_sweep(server);
     http_close(server, &server->http);
     pipeline_destroy(server->pipeline);
+    store_destroy(server->store);
+    remote_destroy(server->remote);
     bad_samples_destroy(server->bad_samples);
     close(server->bell.fd);
     close(server->signals.fd);

@@ -93,6 +93,8 @@ static bool locate_work(struct session *session, struct work *work)
     request->length_bytes = work->where.length_bytes;
     request->expect_bytes = work->where.shard_bytes;
     request->expect_mtime_ns = work->where.shard_mtime_ns;
+    request->tag = work->where.tag;
+    request->object_bytes = work->where.object_bytes;
     request->owner = work;
     request->error = 0;
     work->has_no_bytes = work->where.is_shard && work->where.length_bytes == 0;
@@ -315,8 +317,8 @@ static const char *read_advice(int error)
 static bool is_lasting(int error)
 {
     return error == ENOENT || error == ENOTDIR || error == ESTALE || error == EACCES ||
-           error == EPERM || error == ENAMETOOLONG || error == ENODATA || error == EISDIR ||
-           error == EINVAL;
+           error == EPERM || error == ENAMETOOLONG || error == EREMOTEIO || error == ENODATA ||
+           error == EISDIR || error == EINVAL;
 }
 
 enum work_fate session_read_failed(struct session *session, struct work *work)
@@ -335,7 +337,9 @@ enum work_fate session_read_failed(struct session *session, struct work *work)
         work->request.error = 0;
         return WORK_RETRY;
     }
-    if (!is_stale) {
+    if (!is_stale && code == EREMOTEIO) {
+        note_fill_error(fill, work->place, &work->request.failure);
+    } else if (!is_stale) {
         char name[BAD_SAMPLE_NAME_BYTES];
         index_sample_label(session->index, work->canonical, name, sizeof name);
         struct error error;

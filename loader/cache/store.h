@@ -40,8 +40,10 @@ struct store;
 
 struct store_options {
     const char *folder;          /* the cache folder; files go into its "chunks"; "": no disk */
-    uint64_t disk_limit_bytes;   /* of all files together, headers included */
-    uint64_t free_floor_bytes;   /* so much of the file system is left to others */
+    uint64_t disk_limit_bytes;   /* of all files together, headers included; 0: a fifth of what
+                                    they take and what is free, settled once at the start */
+    uint64_t free_floor_bytes;   /* so much of the file system is left to others; 0: 5 % of it,
+                                    at most 10 GiB */
     uint64_t memory_limit_bytes; /* of the memory tier with what is being fetched; 0: a tenth of
                                     the available memory, at most 1 GiB */
     uint32_t chunk_bytes;        /* a multiple of 64 KiB; 0: STORE_CHUNK_BYTES */

@@ -17,12 +17,15 @@
 #include "loader/clock.h"
 #include "loader/log.h"
 
-#define SECOND_NS ((uint64_t)1000000000)
+#define SECOND_NS       ((uint64_t)1000000000)
+#define FLOOR_BYTES_MAX ((uint64_t)10 << 30)
 
 enum {
     LOCK_RETRY_SECONDS = 2,
     PAUSE_SECONDS = 10, /* after a write that failed */
     SUBFOLDERS = 256,
+    FLOOR_SHARE = 20, /* of the file system's blocks one in so many stays free */
+    LIMIT_SHARE = 5,  /* of what is free the cache takes one in so many */
 };
 
 bool disk_is_usable(const struct store *store)
@@ -290,7 +293,10 @@ static uint64_t measure_room(const struct store *store)
         return 0;
     }
     uint64_t free_bytes = (uint64_t)info.f_bavail * info.f_frsize;
-    return free_bytes > store->free_floor_bytes ? free_bytes - store->free_floor_bytes : 0;
+    uint64_t floor_bytes = (uint64_t)info.f_blocks * info.f_frsize / FLOOR_SHARE;
+    floor_bytes = floor_bytes < FLOOR_BYTES_MAX ? floor_bytes : FLOOR_BYTES_MAX;
+    floor_bytes = store->free_floor_bytes > 0 ? store->free_floor_bytes : floor_bytes;
+    return free_bytes > floor_bytes ? free_bytes - floor_bytes : 0;
 }
 
 /* Down to the limit, if what was found is above it. */
@@ -321,6 +327,9 @@ static void scan(struct store *store)
     rules_identify_all(store);
     pthread_mutex_lock(&store->lock);
     store->floor_room_bytes = room;
+    if (store->disk_limit_bytes == 0) {
+        store->disk_limit_bytes = (store->disk_used_bytes + room) / LIMIT_SHARE;
+    }
     store->is_scanning = false;
     shrink(store);
     log_info("cache_ready", "chunks=%zu bytes=%llu limit_bytes=%llu seconds=%.3f",

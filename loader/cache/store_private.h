@@ -207,7 +207,7 @@ struct removal;
 struct rules;
 
 struct store {
-    /* Constant after create. */
+    /* Constant after create (disk_limit_bytes, if it was 0: after the scan). */
     struct remote *remote;
     uint32_t chunk_bytes;
     uint64_t disk_limit_bytes, free_floor_bytes, memory_limit_bytes;
