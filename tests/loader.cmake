@@ -6,6 +6,7 @@ unit_test(plan penstock_plan)
 unit_test(window_walk penstock_plan)
 unit_test(source penstock_source Threads::Threads)
 unit_test(source_refused penstock_source)
+unit_test(chunk_file penstock_store)
 unit_test(store penstock_store Threads::Threads)
 
 # index
@@ -18,6 +19,9 @@ add_executable(indexdump tools/indexdump.c) # used by python/test_index_listing.
 target_link_libraries(indexdump PRIVATE penstock_index penstock_flags)
 fuzz_target(tar penstock_index)
 fuzz_target(index penstock_index)
+
+# prepared
+unit_test(prepared penstock_prepared Threads::Threads)
 
 # daemon
 unit_test(request penstock_loader)
