@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -55,6 +56,11 @@ def own_daemon(tmp_path_factory):
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     for name in ("RANK", "WORLD_SIZE", "PENSTOCK_ADDRESS"):
         os.environ.pop(name, None)
+    # Choosing the binary keeps them off the daemon of a `penstock serve`: they kill theirs.
+    if importlib.util.find_spec("penstock") is not None:
+        from penstock._daemon import daemon_binary
+
+        os.environ["PENSTOCK_DAEMON"] = daemon_binary()
     yield
     os.environ.clear()
     os.environ.update(saved)

@@ -31,6 +31,7 @@ def place(monkeypatch):
     with tempfile.TemporaryDirectory(prefix="ps-", dir="/tmp") as folder:
         path = Path(folder) / "penstock.sock"
         monkeypatch.setattr(_daemon, "served_socket", lambda: str(path))
+        monkeypatch.delenv("PENSTOCK_DAEMON")
         yield path
 
 
