@@ -361,7 +361,8 @@ def test_another_daemon_is_shown_beside_one_that_hangs(tool):
 
 
 ELSEWHERE = """
-import asyncio, ctypes, logging, multiprocessing, os, shutil, signal, socket, subprocess, sys, tempfile
+import asyncio, ctypes, logging, multiprocessing, os, shutil, signal, socket, subprocess, sys
+import tempfile
 import numpy  # they ask sys.platform too, and are right
 for name in ("fcntl", "pwd", "grp", "resource", "termios", "penstock._native"):
     sys.modules[name] = None
