@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "loader/remote/remote.h"
+
 static int no_memory(struct error *error)
 {
     return error_set(error, ERROR_MEMORY,
@@ -40,10 +42,16 @@ static const char *local_path(const char *url, struct error *error)
     if (strncmp(url, "file:///", 8) == 0) {
         return url + 7;
     }
-    error_set(error, ERROR_DATASET,
-              "%s: this version reads local files only, not \"%.*s\". Copy the data to a local or "
-              "mounted folder and give its path.",
-              url, (int)length, url);
+    if (remote_is_url(url)) {
+        error_set(error, ERROR_DATASET,
+                  "%s: a URL beside local files. Give either, or make a loader of each.", url);
+        return NULL;
+    }
+    error_set(
+        error, ERROR_DATASET,
+        "%s: data behind \"%.*s\" cannot be read; what can is local files, s3://, https:// and "
+        "http://. Copy the data to one of these.",
+        url, (int)length, url);
     return NULL;
 }
 
@@ -134,6 +142,18 @@ static int add_expanded(struct text_list *paths, const char *text, const char *u
     return add_path(paths, path, error);
 }
 
+static int add_names(struct text_list *names, const char *name, const char *url,
+                     struct error *error)
+{
+    int result = pattern_expand(name, names);
+    if (result == -E2BIG) {
+        return error_set(error, ERROR_DATASET,
+                         "%s: the braces stand for more than %d files. Check the numbers.", url,
+                         PATTERN_TEXTS_MAX);
+    }
+    return result < 0 ? no_memory(error) : 0;
+}
+
 /* One name between "::", braces and all. */
 static int add_name(struct text_list *paths, const char *name, const char *url, struct error *error)
 {
@@ -141,14 +161,7 @@ static int add_name(struct text_list *paths, const char *name, const char *url, 
         return add_path(paths, name, error);
     }
     struct text_list expanded = {0};
-    int result = pattern_expand(name, &expanded);
-    if (result == -E2BIG) {
-        result = error_set(error, ERROR_DATASET,
-                           "%s: the braces stand for more than %d files. Check the numbers.", url,
-                           PATTERN_TEXTS_MAX);
-    } else if (result < 0) {
-        result = no_memory(error);
-    }
+    int result = add_names(&expanded, name, url, error);
     for (size_t i = 0; i < expanded.count && result == 0; i++) {
         result = add_expanded(paths, expanded.texts[i], url, error);
     }
@@ -156,19 +169,29 @@ static int add_name(struct text_list *paths, const char *name, const char *url, 
     return result;
 }
 
-static int add_url(struct text_list *paths, const char *url, struct error *error)
+/* The "::" that ends a name, or NULL; not the one in "http://[::1]/". */
+static const char *find_end(const char *name)
 {
-    if (access(url, F_OK) == 0) {
-        return add_path(paths, url, error);
-    }
+    const char *bracket = strstr(name, "://[");
+    const char *from = bracket != NULL ? strchr(bracket, ']') : NULL;
+    const char *end = strstr(name, "::");
+    return end != NULL && from != NULL && end < from && end > bracket ? strstr(from, "::") : end;
+}
+
+typedef int (*name_taker)(struct text_list *list, const char *name, const char *url,
+                          struct error *error);
+
+/* Each of "a::b::c". */
+static int split_url(struct text_list *list, const char *url, name_taker take, struct error *error)
+{
     int result = 0;
     for (const char *at = url; result == 0;) {
-        const char *end = strstr(at, "::");
+        const char *end = find_end(at);
         char *name = end != NULL ? strndup(at, (size_t)(end - at)) : strdup(at);
         if (name == NULL) {
             return no_memory(error);
         }
-        result = add_name(paths, name, url, error);
+        result = take(list, name, url, error);
         free(name);
         if (end == NULL) {
             break;
@@ -176,6 +199,12 @@ static int add_url(struct text_list *paths, const char *url, struct error *error
         at = end + 2;
     }
     return result;
+}
+
+static int add_url(struct text_list *paths, const char *url, struct error *error)
+{
+    return access(url, F_OK) == 0 ? add_path(paths, url, error)
+                                  : split_url(paths, url, add_name, error);
 }
 
 /* stat with the user's view of what went wrong. */
@@ -238,24 +267,63 @@ static int resolve_folder(struct dataset *dataset, struct error *error)
     return 0;
 }
 
-int dataset_resolve(const char *const *urls, size_t url_count, struct dataset *dataset,
-                    struct error *error)
+static int resolve_local(const char *const *urls, size_t url_count, struct dataset *dataset,
+                         struct error *error)
 {
-    *dataset = (struct dataset){.kind = INDEX_TAR};
     int result = 0;
-    if (url_count == 0) {
-        result = error_set(error, ERROR_DATASET,
-                           "The data set is empty. Name a folder of images or tar files.");
-    }
     for (size_t i = 0; i < url_count && result == 0; i++) {
         result = add_url(&dataset->paths, urls[i], error);
     }
     if (result == 0 && is_one_folder(dataset)) {
-        result = resolve_folder(dataset, error);
-    } else {
-        for (size_t i = 0; i < dataset->paths.count && result == 0; i++) {
-            result = check_shard(dataset, i, error);
+        return resolve_folder(dataset, error);
+    }
+    for (size_t i = 0; i < dataset->paths.count && result == 0; i++) {
+        result = check_shard(dataset, i, error);
+    }
+    return result;
+}
+
+static int resolve_remote(const char *const *urls, size_t url_count, const struct origin *origin,
+                          struct dataset *dataset, struct error *error)
+{
+    if (origin == NULL || origin->remote == NULL) {
+        return error_set(error, ERROR_DATASET,
+                         "%s: remote data cannot be read here; the daemon's log says why.",
+                         urls[0]);
+    }
+    struct text_list names = {0};
+    int result = 0;
+    for (size_t i = 0; i < url_count && result == 0; i++) {
+        result = split_url(&names, urls[i], add_names, error);
+    }
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        if (!remote_is_url(names.texts[i])) {
+            result = error_set(error, ERROR_DATASET,
+                               "%s: a local file beside URLs (%s). Give either, or make a loader "
+                               "of each.",
+                               names.texts[i], urls[0]);
         }
+    }
+    if (result == 0) {
+        result = dataset_resolve_remote(&names, origin, dataset, error);
+    }
+    text_list_clear(&names);
+    return result;
+}
+
+int dataset_resolve(const char *const *urls, size_t url_count, const struct origin *origin,
+                    struct dataset *dataset, struct error *error)
+{
+    *dataset = (struct dataset){.kind = INDEX_TAR};
+    int result;
+    if (url_count == 0) {
+        result = error_set(error, ERROR_DATASET,
+                           "The data set is empty. Name a folder of images or tar files.");
+    } else if (remote_is_url(urls[0])) {
+        dataset->is_remote = true;
+        result = resolve_remote(urls, url_count, origin, dataset, error);
+    } else {
+        result = resolve_local(urls, url_count, dataset, error);
     }
     if (result < 0) {
         dataset_clear(dataset);
@@ -266,4 +334,33 @@ int dataset_resolve(const char *const *urls, size_t url_count, struct dataset *d
 void dataset_clear(struct dataset *dataset)
 {
     text_list_clear(&dataset->paths);
+    for (size_t i = 0; i < dataset->object_count; i++) {
+        free(dataset->objects[i].key);
+        free(dataset->objects[i].tag);
+    }
+    free(dataset->objects);
+    dataset->objects = NULL;
+    dataset->object_count = 0;
+    dataset->object_capacity = 0;
+}
+
+/* Names without their folder: the same data elsewhere is the same data set. */
+bool dataset_fingerprint(const struct dataset *dataset, uint8_t fingerprint[INDEX_HASH_BYTES])
+{
+    struct index_hash *hash = index_hash_create();
+    if (hash == NULL) {
+        return false;
+    }
+    index_hash_add_u64(hash, dataset->kind);
+    for (size_t i = 0; i < dataset->object_count; i++) {
+        const struct dataset_object *object = &dataset->objects[i];
+        const char *name =
+            object->key != NULL ? object->key : strrchr(dataset->paths.texts[i], '/') + 1;
+        index_hash_add_text(hash, name);
+        index_hash_add_u64(hash, object->size_bytes);
+        index_hash_add_text(hash, object->tag != NULL ? object->tag : "");
+    }
+    index_hash_value128(hash, fingerprint);
+    index_hash_destroy(hash);
+    return true;
 }

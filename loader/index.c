@@ -47,6 +47,13 @@ static bool are_shards_unchanged(const struct index *index)
     return true;
 }
 
+static bool are_versions_current(const struct index *index, const struct dataset *dataset)
+{
+    uint8_t fingerprint[INDEX_HASH_BYTES];
+    return dataset_fingerprint(dataset, fingerprint) &&
+           memcmp(fingerprint, index->header->fingerprint, sizeof fingerprint) == 0;
+}
+
 /* Whether an index that passed index_check() is that of the data set as it is now. */
 static bool is_current(const struct index *index, const struct dataset *dataset)
 {
@@ -58,10 +65,13 @@ static bool is_current(const struct index *index, const struct dataset *dataset)
             return false;
         }
     }
+    if (dataset->is_remote) {
+        return are_versions_current(index, dataset);
+    }
     return dataset->kind == INDEX_FOLDER ? is_folder_unchanged(index) : are_shards_unchanged(index);
 }
 
-static struct index *open_stored(const char *cache_folder, const struct dataset *dataset)
+struct index *index_open_stored(const char *cache_folder, const struct dataset *dataset)
 {
     int fd = index_store_open(cache_folder, dataset);
     struct index *index = fd >= 0 ? index_map(fd, NULL) : NULL;
@@ -72,46 +82,67 @@ static struct index *open_stored(const char *cache_folder, const struct dataset 
     return index;
 }
 
+struct index *index_finish(const struct index_options *options, const struct dataset *dataset,
+                           struct index_draft *draft, char *warning, struct error *error)
+{
+    int fd = index_store_save(options->cache_folder, dataset, draft, warning, error);
+    index_draft_clear(draft);
+    return fd >= 0 ? index_map(fd, error) : NULL;
+}
+
 static struct index *build(const struct index_options *options, const struct dataset *dataset,
                            struct index_progress *progress, char *warning, struct error *error)
 {
     struct index_draft draft;
     index_draft_init(&draft, dataset->kind);
-    int result =
-        dataset->kind == INDEX_FOLDER
-            ? index_build_folder(dataset, options->thread_count, progress, &draft, error)
-            : index_build_tar(dataset, options->thread_count, progress, &draft, warning, error);
-    int fd = -1;
-    if (result == 0) {
-        fd = index_store_save(options->cache_folder, dataset, &draft, warning, error);
+    int result;
+    if (dataset->kind == INDEX_TAR) {
+        assert(!dataset->is_remote); /* catalog.h */
+        result = index_build_tar(dataset, options->thread_count, progress, &draft, warning, error);
+    } else if (dataset->is_remote) {
+        result = index_build_prefix(dataset, &draft, error);
+    } else {
+        result = index_build_folder(dataset, options->thread_count, progress, &draft, error);
     }
-    index_draft_clear(&draft);
-    return fd >= 0 ? index_map(fd, error) : NULL;
+    if (result < 0) {
+        index_draft_clear(&draft);
+        return NULL;
+    }
+    return index_finish(options, dataset, &draft, warning, error);
 }
 
-int index_open(const struct index_options *options, struct index_progress *progress,
-               struct index **index, bool *was_built, char *warning, struct error *error)
+int index_open_dataset(const struct index_options *options, const struct dataset *dataset,
+                       struct index_progress *progress, struct index **index, bool *was_built,
+                       char *warning, struct error *error)
 {
     assert(options->thread_count >= 1);
     *index = NULL;
     if (warning != NULL) {
         warning[0] = '\0';
     }
-    struct dataset dataset;
-    if (dataset_resolve(options->urls, options->url_count, &dataset, error) < 0) {
-        return -1;
-    }
     if (options->cache_folder != NULL && !options->rebuild) {
-        *index = open_stored(options->cache_folder, &dataset);
+        *index = index_open_stored(options->cache_folder, dataset);
     }
     if (was_built != NULL) {
         *was_built = *index == NULL;
     }
     if (*index == NULL) {
-        *index = build(options, &dataset, progress, warning, error);
+        *index = build(options, dataset, progress, warning, error);
     }
-    dataset_clear(&dataset);
     return *index != NULL ? 0 : -1;
+}
+
+int index_open(const struct index_options *options, struct index_progress *progress,
+               struct index **index, bool *was_built, char *warning, struct error *error)
+{
+    *index = NULL;
+    struct dataset dataset;
+    if (dataset_resolve(options->urls, options->url_count, NULL, &dataset, error) < 0) {
+        return -1;
+    }
+    int result = index_open_dataset(options, &dataset, progress, index, was_built, warning, error);
+    dataset_clear(&dataset);
+    return result;
 }
 
 struct index *index_ref(struct index *index)

@@ -5,7 +5,7 @@
  * it lists or scans, so the daemon calls it on a thread of its own; it reports progress and can
  * be cancelled. A stored index is used only if its checksums hold and nothing changed: for
  * folders the modification times of every directory, for tars size and modification time of
- * every shard.
+ * every shard, for remote data the version of every object. Remote tars are indexed by catalog.h.
  */
 #ifndef PENSTOCK_LOADER_INDEX_H
 #define PENSTOCK_LOADER_INDEX_H
@@ -26,7 +26,7 @@ struct index_progress {
 };
 
 struct index_options {
-    const char *const *urls; /* the data set: a folder, tar files, patterns; see dataset.h */
+    const char *const *urls; /* the data set: a local folder, tar files, patterns; see dataset.h */
     size_t url_count;
     const char *cache_folder; /* where index files are kept; NULL: in memory only */
     uint32_t thread_count;    /* for listing and scanning, >= 1 */
@@ -42,6 +42,19 @@ struct index;
  * without a trace, so an index of it serves this call but is built once more at the next. */
 int index_open(const struct index_options *options, struct index_progress *progress,
                struct index **index, bool *was_built, char *warning, struct error *error);
+
+struct dataset;
+struct index_draft;
+
+/* The same for a data set that was resolved; not for remote tars. urls are not looked at. */
+int index_open_dataset(const struct index_options *options, const struct dataset *dataset,
+                       struct index_progress *progress, struct index **index, bool *was_built,
+                       char *warning, struct error *error);
+/* The stored index of a data set if it holds what is there now, else NULL. */
+struct index *index_open_stored(const char *cache_folder, const struct dataset *dataset);
+/* Store a draft that is whole and open it; clears the draft. NULL and *error: memory. */
+struct index *index_finish(const struct index_options *options, const struct dataset *dataset,
+                           struct index_draft *draft, char *warning, struct error *error);
 struct index *index_ref(struct index *index);
 void index_unref(struct index *index); /* NULL is accepted */
 

@@ -30,7 +30,11 @@ int index_build_tar(const struct dataset *dataset, uint32_t thread_count,
                     struct index_progress *progress, struct index_draft *draft, char *warning,
                     struct error *error);
 
-/* Helpers of both. */
+/* A remote prefix, whose listing is all that is needed: at once. */
+int index_build_prefix(const struct dataset *dataset, struct index_draft *draft,
+                       struct error *error);
+
+/* Helpers of all. */
 bool index_build_is_cancelled(const struct index_progress *progress);
 void index_build_advance(struct index_progress *progress, uint64_t count);
 int index_build_cancelled(struct error *error);
