@@ -213,7 +213,7 @@ static void what_cannot_be_used_is_refused(void **state)
     expect_refusal((const char *[]){""}, 1, "empty path");
     expect_refusal((const char *[]){"s3://bucket/train-{000..146}.tar"}, 1, "cannot be read here");
     expect_refusal((const char *[]){tar, "https://host/a.tar"}, 2, "a URL beside local files");
-    expect_refusal((const char *[]){"pipe:cat a.tar"}, 1, "cannot be read here");
+    expect_refusal((const char *[]){"pipe:cat a.tar"}, 1, "cannot be read; what can");
     expect_refusal((const char *[]){missing}, 1, "(file 3 of 3): cannot be opened: No such file");
     expect_refusal((const char *[]){pattern}, 1, "no file matches");
     expect_refusal((const char *[]){tar, folder}, 2, "/*.tar");
