@@ -73,8 +73,9 @@ struct decoder *decoder_create(const struct decoder_options *options)
         return NULL;
     }
     decoder->limits = options->limits;
+    decoder->limits.level_max = options->level_max;
     decoder->kernels = kernels_get(kernels_detect(options->level_max));
-    decoder->reader = image_reader_create(&options->limits);
+    decoder->reader = image_reader_create(&decoder->limits);
     if (decoder->reader == NULL) {
         decoder_destroy(decoder);
         return NULL;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "decode/coefficient_reader.h"
+#include "decode/coefficients.h"
 #include "decode/jpeg.h"
 #include "decode/png.h"
 #include "decode/webp.h"
@@ -18,6 +20,7 @@ struct image_reader {
     const uint8_t *bytes;
     size_t size_bytes;
     struct jpeg_reader *jpeg;
+    struct coefficient_reader *coefficients;
     struct png_header png;
     struct image_rect region;
     uint32_t row_next; /* of the region, PNG and WebP */
@@ -27,14 +30,19 @@ struct image_reader {
 struct image_reader *image_reader_create(const struct image_limits *limits)
 {
     static const struct image_limits defaults = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT,
-                                                 .scans_max = IMAGE_SCANS_MAX_DEFAULT};
+                                                 .scans_max = IMAGE_SCANS_MAX_DEFAULT,
+                                                 .level_max = KERNEL_AVX512};
     struct image_reader *reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
         return NULL;
     }
     reader->limits = limits != NULL ? *limits : defaults;
     reader->jpeg = jpeg_reader_create(&reader->limits);
-    if (reader->jpeg == NULL) {
+    if (reader->jpeg != NULL) {
+        reader->coefficients = coefficient_reader_create(&reader->limits, reader->jpeg);
+    }
+    if (reader->coefficients == NULL) {
+        jpeg_reader_destroy(reader->jpeg);
         free(reader);
         return NULL;
     }
@@ -54,6 +62,7 @@ void image_reader_destroy(struct image_reader *reader)
         return;
     }
     close_image(reader);
+    coefficient_reader_destroy(reader->coefficients);
     jpeg_reader_destroy(reader->jpeg);
     free(reader);
 }
@@ -140,6 +149,10 @@ enum decode_status image_open(struct image_reader *reader, const uint8_t *bytes,
     } else if (is_webp(bytes, size_bytes)) {
         reader->info.format = IMAGE_WEBP;
         status = webp_open(bytes, size_bytes, &reader->limits, &reader->info, error);
+    } else if (coefficients_is_record(bytes, size_bytes)) {
+        reader->info.format = IMAGE_COEFFICIENTS;
+        status =
+            coefficient_reader_open(reader->coefficients, bytes, size_bytes, &reader->info, error);
     } else {
         return refuse_unknown(bytes, size_bytes, error);
     }
@@ -175,6 +188,9 @@ enum decode_status image_start(struct image_reader *reader, struct image_rect re
     if (info->format == IMAGE_JPEG) {
         return jpeg_reader_start(reader->jpeg, region, error);
     }
+    if (info->format == IMAGE_COEFFICIENTS) {
+        return coefficient_reader_start(reader->coefficients, region, error);
+    }
     return decode_region(reader, error);
 }
 
@@ -185,6 +201,10 @@ enum decode_status image_band(struct image_reader *reader, uint32_t row_count_ma
     assert(row_count_max >= 1);
     if (reader->info.format == IMAGE_JPEG) {
         return jpeg_reader_band(reader->jpeg, row_count_max, rows, stride_bytes, row_count, error);
+    }
+    if (reader->info.format == IMAGE_COEFFICIENTS) {
+        return coefficient_reader_band(reader->coefficients, row_count_max, rows, stride_bytes,
+                                       row_count, error);
     }
     uint32_t left = reader->region.height_px - reader->row_next;
     *stride_bytes = (size_t)reader->region.width_px * 3;
@@ -199,6 +219,8 @@ enum decode_status image_finish(struct image_reader *reader, struct decode_error
     enum decode_status status = DECODE_OK;
     if (reader->info.format == IMAGE_JPEG) {
         status = jpeg_reader_finish(reader->jpeg, error);
+    } else if (reader->info.format == IMAGE_COEFFICIENTS) {
+        status = coefficient_reader_finish(reader->coefficients, error);
     }
     close_image(reader);
     return status;

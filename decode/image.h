@@ -3,7 +3,8 @@
  *
  *     image_open -> image_start(region) -> image_band ... -> image_finish
  *
- * Formats    JPEG (all that libjpeg-turbo reads), PNG, WebP; found by content, never by name.
+ * Formats    JPEG (all that libjpeg-turbo reads), PNG, WebP, and records of a JPEG's coefficients
+ *            (coefficients.h); found by content, never by name.
  * Result     What Pillow's Image.open(f).convert("RGB") gives, to the bit: 8-bit R,G,B, no EXIF
  *            rotation, alpha dropped, first frame only. Every region of an image equals the same
  *            region of its full decode. What Pillow refuses is refused here.
@@ -20,12 +21,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "decode/kernels.h"
 #include "decode/status.h"
 
 struct image_limits {
     uint64_t pixels_max; /* width * height above this is DECODE_TOO_LARGE */
     uint32_t scans_max;  /* scans of a progressive JPEG above this are DECODE_TOO_LARGE */
     bool plain_huffman;  /* libjpeg-turbo's entropy decoder also where ours would do: the twin */
+    enum kernel_level level_max; /* of the kernels for coefficient records */
 };
 
 enum {
@@ -33,7 +36,7 @@ enum {
     IMAGE_SCANS_MAX_DEFAULT = 100,
 };
 
-enum image_format { IMAGE_JPEG = 1, IMAGE_PNG, IMAGE_WEBP };
+enum image_format { IMAGE_JPEG = 1, IMAGE_PNG, IMAGE_WEBP, IMAGE_COEFFICIENTS };
 
 struct image_info {
     enum image_format format;

@@ -1,45 +1,19 @@
 #include "decode/jpeg.h"
 
 #include <assert.h>
-#include <setjmp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <jerror.h>
-#include <jpeglib.h>
 
+#include "decode/jpeg_blocks.h"
 #include "decode/jpeg_entropy.h"
+#include "decode/jpeg_internal.h"
 
 /* A band is at most this many rows and about this many bytes, so that it stays in the cache. */
 enum { BAND_ROWS_MAX = 32, BAND_BYTES_MAX = 1 << 18, ROW_ALIGN_BYTES = 64, TAIL_BYTES = 64 };
-
-struct jpeg_reader {
-    struct jpeg_decompress_struct codec;
-    struct jpeg_entropy *entropy;
-    bool is_plain; /* this image is left to libjpeg's own entropy decoder */
-    bool is_odd;   /* ours gave up: to be started again, plainly */
-    struct jpeg_error_mgr errors;
-    struct jpeg_source_mgr source;
-    struct jpeg_progress_mgr progress;
-    jmp_buf escape; /* where a failing call of libjpeg lands */
-    struct decode_error *error;
-    enum decode_status status;
-    struct image_limits limits;
-    const uint8_t *bytes;
-    size_t size_bytes;
-    size_t scan_offset_bytes; /* the first scan's data */
-    bool is_created;          /* codec holds memory */
-    struct image_rect region;
-    uint32_t rows_left;
-    bool has_all_rows; /* of the image, not only of the region */
-    size_t lead_bytes; /* columns decoded left of the region */
-    size_t stride_bytes;
-    uint32_t band_rows; /* that fit into `band` */
-    uint8_t *band;
-    size_t band_bytes;
-};
 
 static size_t offset_now(const struct jpeg_reader *reader)
 {
@@ -123,7 +97,7 @@ static void on_source_skip(j_decompress_ptr codec, long count_bytes)
 }
 
 /* Called again and again while the scans of a progressive image are read. */
-static void on_progress(j_common_ptr common)
+void jpeg_on_progress(j_common_ptr common)
 {
     struct jpeg_reader *reader = common->client_data;
     if ((uint32_t)reader->codec.input_scan_number <= reader->limits.scans_max) {
@@ -135,24 +109,34 @@ static void on_progress(j_common_ptr common)
 }
 
 /* Our entropy decoder met something that libjpeg has to judge. */
-static void on_odd(j_decompress_ptr codec)
+void jpeg_on_odd(j_decompress_ptr codec)
 {
     struct jpeg_reader *reader = codec->client_data;
     reader->is_odd = true;
     escape(reader, DECODE_CORRUPT);
 }
 
+/* Coefficients that are not a JPEG's were asked for and cannot be had. */
+static void on_bad_blocks(j_decompress_ptr codec)
+{
+    struct jpeg_reader *reader = codec->client_data;
+    decode_fail(reader->error, DECODE_CORRUPT, 0, "a coefficient record with impossible content");
+    escape(reader, DECODE_CORRUPT);
+}
+
 struct jpeg_reader *jpeg_reader_create(const struct image_limits *limits)
 {
     struct jpeg_reader *reader = calloc(1, sizeof *reader);
-    struct jpeg_entropy *entropy = jpeg_entropy_create();
-    if (reader == NULL || entropy == NULL) {
-        free(reader);
-        jpeg_entropy_destroy(entropy);
+    if (reader == NULL) {
         return NULL;
     }
     reader->limits = *limits;
-    reader->entropy = entropy;
+    reader->entropy = jpeg_entropy_create();
+    reader->blocks = jpeg_blocks_create();
+    if (reader->entropy == NULL || reader->blocks == NULL) {
+        jpeg_reader_destroy(reader);
+        return NULL;
+    }
     return reader;
 }
 
@@ -163,6 +147,7 @@ void jpeg_reader_destroy(struct jpeg_reader *reader)
     }
     jpeg_reader_close(reader);
     jpeg_entropy_destroy(reader->entropy);
+    jpeg_blocks_destroy(reader->blocks);
     free(reader->band);
     free(reader);
 }
@@ -216,7 +201,7 @@ static enum decode_status check_header(struct jpeg_reader *reader)
 }
 
 /* Read the header; may escape. */
-static void begin_image(struct jpeg_reader *reader)
+void jpeg_begin_image(struct jpeg_reader *reader)
 {
     jpeg_reader_close(reader);
     reader->source.bytes_in_buffer = reader->size_bytes;
@@ -236,13 +221,25 @@ enum decode_status jpeg_reader_open(struct jpeg_reader *reader, const uint8_t *b
     reader->error = error;
     reader->is_plain = reader->limits.plain_huffman;
     reader->is_odd = false;
+    reader->block_source = (struct jpeg_block_source){.read_group = NULL};
     if (setjmp(reader->escape) != 0) {
         return reader->status;
     }
-    begin_image(reader);
+    jpeg_begin_image(reader);
     info->width_px = reader->codec.image_width;
     info->height_px = reader->codec.image_height;
     return check_header(reader);
+}
+
+enum decode_status jpeg_reader_open_blocks(struct jpeg_reader *reader, const uint8_t *header,
+                                           size_t header_bytes,
+                                           const struct jpeg_block_source *source,
+                                           struct decode_error *error)
+{
+    struct image_info info;
+    enum decode_status status = jpeg_reader_open(reader, header, header_bytes, &info, error);
+    reader->block_source = *source;
+    return status;
 }
 
 /* How many columns beside the region its pixels depend on. Upsampled chroma is interpolated from
@@ -254,8 +251,7 @@ static uint32_t margin_of(const struct jpeg_decompress_struct *codec)
     return codec->max_h_samp_factor == 1 ? 0 : (uint32_t)codec->max_h_samp_factor;
 }
 
-/* True when libjpeg smooths an incomplete progressive image, which looks at blocks around. */
-static bool is_smoothed(const struct jpeg_decompress_struct *codec)
+bool jpeg_is_smoothed(const struct jpeg_decompress_struct *codec)
 {
     if (!codec->progressive_mode || codec->coef_bits == NULL) {
         return false;
@@ -279,7 +275,7 @@ static bool is_smoothed_wrongly(const struct jpeg_decompress_struct *codec)
     for (int i = 0; i < codec->num_components; i++) {
         is_affected = is_affected || codec->comp_info[i].width_in_blocks == 2;
     }
-    return is_affected && LIBJPEG_TURBO_VERSION_NUMBER < 3000001 && is_smoothed(codec);
+    return is_affected && LIBJPEG_TURBO_VERSION_NUMBER < 3000001 && jpeg_is_smoothed(codec);
 }
 
 /* Tell libjpeg the columns; *left becomes the first column that rows will hold. */
@@ -333,7 +329,7 @@ static enum decode_status begin_rows(struct jpeg_reader *reader, uint32_t rows_d
     struct jpeg_decompress_struct *codec = &reader->codec;
     reader->errors.num_warnings = 0; /* those of the header do no harm */
     codec->out_color_space = codec->num_components == 4 ? JCS_CMYK : JCS_RGB;
-    reader->progress.progress_monitor = on_progress;
+    reader->progress.progress_monitor = jpeg_on_progress;
     codec->progress = &reader->progress;
     jpeg_start_decompress(codec);
     codec->progress = NULL;
@@ -343,14 +339,16 @@ static enum decode_status begin_rows(struct jpeg_reader *reader, uint32_t rows_d
                            "does not smooth exactly");
     }
     JDIMENSION left = 0;
-    if (!is_smoothed(codec)) {
+    if (!jpeg_is_smoothed(codec)) {
         crop_columns(reader, &left);
     }
     reader->lead_bytes = (size_t)(reader->region.x_px - left) * (size_t)codec->output_components;
     enum decode_status status = reserve_band(reader);
     if (status == DECODE_OK) {
-        if (!reader->is_plain) {
-            jpeg_entropy_attach(reader->entropy, codec, on_odd);
+        if (reader->block_source.read_group != NULL) {
+            jpeg_blocks_attach(reader->blocks, codec, &reader->block_source, on_bad_blocks);
+        } else if (!reader->is_plain) {
+            jpeg_entropy_attach(reader->entropy, codec, jpeg_on_odd);
         }
         skip_rows(reader, reader->region.y_px);
         for (uint32_t row = 0; row < rows_done; row++) {
@@ -372,7 +370,7 @@ static bool start_plainly(struct jpeg_reader *reader)
     if (setjmp(reader->escape) != 0) {
         return false;
     }
-    begin_image(reader);
+    jpeg_begin_image(reader);
     reader->status = begin_rows(reader, reader->region.height_px - reader->rows_left);
     return reader->status == DECODE_OK;
 }
@@ -441,8 +439,7 @@ enum decode_status jpeg_reader_band(struct jpeg_reader *reader, uint32_t row_cou
     return DECODE_OK;
 }
 
-/* An end-of-image marker after the first scan? Looked for from the back, where it should be. */
-static bool has_end_marker(const struct jpeg_reader *reader)
+bool jpeg_has_end_marker(const struct jpeg_reader *reader)
 {
     const uint8_t *first = reader->bytes + reader->scan_offset_bytes;
     size_t length = reader->size_bytes - reader->scan_offset_bytes;
@@ -464,7 +461,7 @@ static bool has_end_marker(const struct jpeg_reader *reader)
 static bool is_suspect(const struct jpeg_reader *reader)
 {
     bool has_all_rows = reader->codec.output_scanline == reader->codec.output_height;
-    return has_all_rows || reader->errors.num_warnings > 0 || !has_end_marker(reader);
+    return has_all_rows || reader->errors.num_warnings > 0 || !jpeg_has_end_marker(reader);
 }
 
 enum decode_status jpeg_reader_finish(struct jpeg_reader *reader, struct decode_error *error)

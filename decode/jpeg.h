@@ -7,6 +7,7 @@
 #ifndef PENSTOCK_DECODE_JPEG_H
 #define PENSTOCK_DECODE_JPEG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,42 @@ enum decode_status jpeg_reader_band(struct jpeg_reader *reader, uint32_t row_cou
                                     const uint8_t **rows, size_t *stride_bytes, uint32_t *row_count,
                                     struct decode_error *error);
 enum decode_status jpeg_reader_finish(struct jpeg_reader *reader, struct decode_error *error);
+
+/* ---- Coefficients instead of Huffman codes ---- */
+
+struct coefficient_layout;
+
+/* Where coefficients come from: GROUP_BLOCKS blocks of a component's block row
+ * (coefficient_format.h), not dequantised, in natural order. `blocks` is aligned to 64 bytes.
+ * False: they are no good. */
+struct jpeg_block_source {
+    void *context;
+    bool (*read_group)(void *context, uint32_t component, uint32_t row, uint32_t group,
+                       int16_t *blocks);
+};
+
+/* jpeg_reader_open() for an image of which header[0, header_bytes) has all but the entropy-coded
+ * data: the coefficients are the source's. Both are borrowed like the bytes of an image. */
+enum decode_status jpeg_reader_open_blocks(struct jpeg_reader *reader, const uint8_t *header,
+                                           size_t header_bytes,
+                                           const struct jpeg_block_source *source,
+                                           struct decode_error *error);
+
+/* Where coefficients go: begin() once with form and table_count unset, then row() for every block
+ * row: width_blocks blocks of 64 in natural order. After a row of a component comes the row below.
+ * A failed attempt may be followed by another begin(). */
+struct jpeg_block_sink {
+    void *context;
+    enum decode_status (*begin)(void *context, const struct coefficient_layout *layout,
+                                struct decode_error *error);
+    enum decode_status (*row)(void *context, uint32_t component, uint32_t row,
+                              const int16_t *blocks, struct decode_error *error);
+};
+
+/* Hand all coefficients of a JPEG to the sink. Refuses what coefficients.h says does not fit. */
+enum decode_status jpeg_reader_read_blocks(struct jpeg_reader *reader, const uint8_t *bytes,
+                                           size_t size_bytes, const struct jpeg_block_sink *sink,
+                                           struct decode_error *error);
 
 /* Give back the image's memory, whatever its state. */
 void jpeg_reader_close(struct jpeg_reader *reader);

@@ -212,3 +212,13 @@ bool jpeg_entropy_attach(struct jpeg_entropy *entropy, j_decompress_ptr codec,
     codec->entropy = &entropy->interface;
     return true;
 }
+
+void jpeg_entropy_next(j_decompress_ptr codec, JBLOCKROW *target)
+{
+    codec->entropy->decode_mcu(codec, target);
+}
+
+bool jpeg_entropy_is_used_up(const struct jpeg_entropy *entropy)
+{
+    return entropy->row == entropy->rows && huffman_bits_left(&entropy->bits) < 8;
+}

@@ -28,4 +28,11 @@ void jpeg_entropy_destroy(struct jpeg_entropy *entropy);
 bool jpeg_entropy_attach(struct jpeg_entropy *entropy, j_decompress_ptr codec,
                          void (*give_up)(j_decompress_ptr codec));
 
+/* For who wants coefficients instead of pixels, after jpeg_entropy_attach(): the next MCU of the
+ * scan into the blocks target[], which hold zeros. May give up. */
+void jpeg_entropy_next(j_decompress_ptr codec, JBLOCKROW *target);
+
+/* After the scan's last MCU: no data is left, and the source stands at a marker. */
+bool jpeg_entropy_is_used_up(const struct jpeg_entropy *entropy);
+
 #endif /* PENSTOCK_DECODE_JPEG_ENTROPY_H */

@@ -14,18 +14,20 @@ static bool has_avx2_level(void)
 {
     unsigned eax, ebx, ecx, edx;
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
            (ecx & bit_F16C);
 }
 
-/* VBMI and VNNI are required as well: the kernels rest on their byte permutes and dot products.
+/* VBMI, VBMI2 and VNNI are required as well: the kernels rest on their permutes, expansions and
+ * dot products.
  * That leaves Skylake-X and Cascade Lake, which slow their clock for 512-bit work, to AVX2. */
 static bool has_avx512_level(void)
 {
     return has_avx2_level() && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-           __builtin_cpu_supports("avx512vnni");
+           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 

@@ -47,15 +47,16 @@ SYSTEM_FOLDERS = {"sys", "linux", "arpa", "net", "netinet", "asm", "sanitizer"}
 
 # Third-party headers and the files, or folders ending in "/", that may include them.
 HOMES = {
-    "jpegint.h": ["decode/jpeg_entropy.c"],
-    "jpeglib.h": ["decode/jpeg.c", "decode/jpeg_entropy.", "bench/bench_stages.c"],
+    "jpegint.h": ["decode/jpeg_entropy.c", "decode/jpeg_blocks.c"],
+    "jpeglib.h": ["decode/jpeg", "bench/bench_stages.c"],
     "jerror.h": ["decode/jpeg.c"],
     "zlib.h": ["decode/png_rows.c"],
     "webp/": ["decode/webp.c"],
     "liburing.h": ["loader/source_uring.c"],
     "microhttpd.h": ["loader/http.c"],
     "cyaml/": ["loader/config.c"],
-    "xxhash.h": ["loader/index_hash.c"],
+    "xxhash.h": ["loader/index_hash.c", "decode/coefficient_format.c"],
+    "zstd.h": ["decode/coefficient_streams.c"],
     "curl/": ["loader/remote/transfer.c", "loader/remote/fetch.c"],
     "expat.h": ["loader/remote/s3_xml.c"],
     "openssl/": ["loader/remote/checksum.c"],

@@ -135,7 +135,7 @@ install_penstock() {
 BUILD_PACKAGES=(
     build-essential cmake ninja-build pkg-config
     libjpeg-dev zlib1g-dev libwebp-dev liburing-dev libjansson-dev libcyaml-dev libyaml-dev
-    libxxhash-dev libmicrohttpd-dev libcurl4-openssl-dev libexpat1-dev libssl-dev
+    libxxhash-dev libzstd-dev libmicrohttpd-dev libcurl4-openssl-dev libexpat1-dev libssl-dev
 )
 TEST_PACKAGES=(
     libcmocka-dev clang-16 libclang-rt-16-dev clang-format-16 libfuse3-3
