@@ -59,11 +59,11 @@ static json_t *describe_session(const struct connection *connection,
     const struct session_spec *spec = session_spec(connection->session);
     struct pipeline_session_stats stats = pipeline_session_stats(pipeline, connection->session);
     const struct session_stats *s = &stats.session;
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:s}",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:s}",
                      "job", spec->job, "name", spec->name, "rank", (json_int_t)spec->rank, "world",
                      (json_int_t)spec->world, "pid", (json_int_t)connection->peer.pid, "epoch",
                      (json_int_t)s->epoch, "step", (json_int_t)s->step, "batches_per_epoch",
-                     (json_int_t)s->batches_per_epoch, "images_per_second", s->images_per_second,
+                     reply_count(s->batches_per_epoch), "images_per_second", s->images_per_second,
                      "wait_ratio", s->wait_ratio, "ring_ready", (json_int_t)s->ring.published_count,
                      "ring_slots", (json_int_t)s->slot_count, "bad_samples",
                      (json_int_t)s->bad_count, "samples", (json_int_t)s->sample_count, "verdict",
@@ -179,15 +179,19 @@ static json_t *answer_doctor(const struct server *server)
 static json_t *answer_seek(const struct connection *connection, const struct request *request,
                            struct error *error)
 {
-    if (pipeline_seek(connection->server->pipeline, connection->session, request->epoch,
-                      request->position, (uint32_t)request->taken, error) != 0) {
+    struct session_place place = {.epoch = request->epoch,
+                                  .position = request->position,
+                                  .window_ordinal = request->spec.window_ordinal,
+                                  .window_first = request->spec.window_first};
+    uint64_t batches_left;
+    if (pipeline_seek(connection->server->pipeline, connection->session, &place,
+                      (uint32_t)request->taken, &batches_left, error) != 0) {
         return NULL;
     }
     struct pipeline_session_stats stats =
         pipeline_session_stats(connection->server->pipeline, connection->session);
-    return json_pack("{s:b, s:I, s:I}", "ok", 1, "stream", (json_int_t)stats.session.ring.stream,
-                     "batches_left",
-                     (json_int_t)session_batches_from(connection->session, request->position));
+    return json_pack("{s:b, s:I, s:o}", "ok", 1, "stream", (json_int_t)stats.session.ring.stream,
+                     "batches_left", reply_count(batches_left));
 }
 
 static json_t *answer_stats(const struct connection *connection)

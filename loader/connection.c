@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "loader/answers.h"
+#include "loader/catalog.h"
 #include "loader/clock.h"
 #include "loader/log.h"
 #include "loader/reply.h"
@@ -138,10 +139,12 @@ static void begin_session(struct connection *connection, struct task *task)
 
 /* ---- Tasks ------------------------------------------------------------------------------ */
 
-static void forget_index(struct connection *connection)
+static void forget_data(struct connection *connection)
 {
     index_unref(connection->index);
+    catalog_unref(connection->catalog);
     connection->index = NULL;
+    connection->catalog = NULL;
     for (size_t i = 0; i < connection->url_count; i++) {
         free(connection->urls[i]);
     }
@@ -150,9 +153,11 @@ static void forget_index(struct connection *connection)
     connection->url_count = 0;
 }
 
-static bool has_index_for(const struct connection *connection, const struct request *request)
+static bool has_data_of(const struct connection *connection, const struct request *request)
 {
-    if (connection->index == NULL || connection->url_count != request->url_count) {
+    if ((connection->index == NULL && connection->catalog == NULL) ||
+        connection->url_count != request->url_count ||
+        strcmp(connection->profile, request->spec.profile) != 0) {
         return false;
     }
     for (size_t i = 0; i < request->url_count; i++) {
@@ -179,6 +184,9 @@ static void start_task(struct connection *connection, struct request *request,
     struct task plan = {
         .request = *request,
         .subset_fd = -1,
+        .remote = server->remote,
+        .store = server->store,
+        .catalogs = server->catalogs,
         .cache_folder = server->cache.path[0] != '\0' ? server->cache.path : NULL,
         .index_threads = INDEX_THREADS,
         .session_id = ++server->next_session_id,
@@ -187,8 +195,9 @@ static void start_task(struct connection *connection, struct request *request,
         .bell_fd = server->bell.fd,
         .owner = connection,
     };
-    if (request->op != REQUEST_DATASET && has_index_for(connection, request)) {
-        plan.index = index_ref(connection->index);
+    if (request->op != REQUEST_DATASET && has_data_of(connection, request)) {
+        plan.index = connection->index != NULL ? index_ref(connection->index) : NULL;
+        plan.catalog = connection->catalog != NULL ? catalog_ref(connection->catalog) : NULL;
     }
     if (request->has_subset && message->fd_count > 0) {
         plan.subset_fd = message->fds[0];
@@ -207,6 +216,7 @@ static void start_task(struct connection *connection, struct request *request,
         close(plan.subset_fd);
     }
     index_unref(plan.index);
+    catalog_unref(plan.catalog);
     request_clear(request);
     send_error(connection, &error);
 }
@@ -225,8 +235,10 @@ static void finish_task(struct connection *connection)
             uint32_t fd_count = task->fds[0] < 0 ? 0 : task->fds[1] < 0 ? 1 : 2;
             send_reply(connection, task->reply, task->fds, fd_count);
             task->reply = NULL;
-            forget_index(connection);
-            connection->index = index_ref(task->index);
+            forget_data(connection);
+            connection->index = task->index != NULL ? index_ref(task->index) : NULL;
+            connection->catalog = task->catalog != NULL ? catalog_ref(task->catalog) : NULL;
+            memcpy(connection->profile, task->request.spec.profile, sizeof connection->profile);
             connection->urls = task->request.urls;
             connection->url_count = task->request.url_count;
             task->request.urls = NULL;
@@ -402,7 +414,7 @@ void connection_sweep(struct server *server)
             continue;
         }
         *link = connection->next;
-        forget_index(connection);
+        forget_data(connection);
         message_reader_destroy(connection->reader);
         message_writer_destroy(connection->writer);
         free(connection);

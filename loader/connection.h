@@ -25,8 +25,10 @@ struct connection {
     uint64_t progress_shown;
     uint64_t progress_ns;
     struct session *session;
-    struct index *index; /* of the latest request that named a source, with ... */
-    char **urls;         /* ... its urls */
+    struct index *index;     /* of the latest request that named a source; NULL: none, or ... */
+    struct catalog *catalog; /* ... not all of its shards are known; ... */
+    char **urls;             /* ... its urls ... */
+    char profile[SESSION_PROFILE_BYTES]; /* ... and profile */
     size_t url_count;
     bool is_dead; /* closed; freed when its task is done */
     struct connection *next;

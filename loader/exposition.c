@@ -206,9 +206,13 @@ static void write_row(FILE *out, const struct server *server, const struct conne
     const struct session_stats *s = &stats.session;
     fputs("<tr><td>", out);
     write_html(out, spec->job[0] != '\0' ? spec->job : "-");
-    fprintf(out, "<td class=n>%u of %u<td class=n>%llu<td class=n>%llu of %llu", spec->rank,
-            spec->world, (unsigned long long)s->epoch, (unsigned long long)s->step,
-            (unsigned long long)s->batches_per_epoch);
+    fprintf(out, "<td class=n>%u of %u<td class=n>%llu<td class=n>%llu of ", spec->rank,
+            spec->world, (unsigned long long)s->epoch, (unsigned long long)s->step);
+    if (s->batches_per_epoch == UINT64_MAX) {
+        fputs("?", out);
+    } else {
+        fprintf(out, "%llu", (unsigned long long)s->batches_per_epoch);
+    }
     fprintf(out,
             "<td class=n>%.0f<td class=n>%.1f&thinsp;%%<td class=n>%u of %u<td class=n>%llu<td>",
             s->images_per_second, 100 * s->wait_ratio, s->ring.published_count, s->slot_count,

@@ -7,8 +7,6 @@ int field_map_init(struct field_map *map, const struct index *index,
 {
     memset(map, 0, sizeof *map);
     bool is_folder = index_header(index)->kind == INDEX_FOLDER;
-    const char *patterns[INDEX_FIELDS_MAX];
-    size_t member_count = 0;
     size_t image_count = 0;
     for (size_t i = 0; i < spec->field_count; i++) {
         enum field_kind kind = spec->fields[i].kind;
@@ -23,15 +21,21 @@ int field_map_init(struct field_map *map, const struct index *index,
             image_count++;
         }
         if (kind != FIELD_LABEL) {
-            map->member[i] = member_count;
-            patterns[member_count++] = spec->fields[i].pattern;
+            map->member[i] = map->member_count;
+            map->patterns[map->member_count++] = spec->fields[i].pattern;
         }
     }
     if (image_count != 1) {
         return error_set(error, ERROR_USAGE, "fields: exactly one must be an image, not %zu.",
                          image_count);
     }
-    return index_fields_create(index, patterns, member_count, &map->members, error);
+    return index_fields_create(index, map->patterns, map->member_count, true, &map->members, error);
+}
+
+int field_map_resolve(const struct field_map *map, const struct index *index,
+                      struct index_fields **members)
+{
+    return index_fields_create(index, map->patterns, map->member_count, false, members, NULL);
 }
 
 void field_map_clear(struct field_map *map)

@@ -16,16 +16,23 @@
 #include "loader/session_spec.h"
 
 struct field_map {
-    struct index_fields *members;    /* the fields that are not labels */
-    size_t member[INDEX_FIELDS_MAX]; /* by field of the spec: its place among them */
-    size_t image;                    /* the field that is the image */
+    struct index_fields *members;           /* the fields that are not labels */
+    size_t member[INDEX_FIELDS_MAX];        /* by field of the spec: its place among them */
+    size_t image;                           /* the field that is the image */
+    const char *patterns[INDEX_FIELDS_MAX]; /* of the members; the spec's */
+    size_t member_count;
 };
 
 /* Checks that there is exactly one image and that the data set can have the others. 0, or -1 and
- * *error; the caller passes it to field_map_clear() in either case. */
+ * *error; the caller passes it to field_map_clear() in either case. The spec must outlive it. */
 int field_map_init(struct field_map *map, const struct index *index,
                    const struct session_spec *spec, struct error *error);
 void field_map_clear(struct field_map *map);
+
+/* The members of another index of the same data set, which need not have them all. 0, or -1: no
+ * memory. */
+int field_map_resolve(const struct field_map *map, const struct index *index,
+                      struct index_fields **members);
 
 /* Where field `field` (no label) lies in the bytes that were read for `place`; size_bytes is how
  * many those are. False if the sample has no such member. */

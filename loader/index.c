@@ -73,7 +73,8 @@ static bool is_current(const struct index *index, const struct dataset *dataset)
 
 struct index *index_open_stored(const char *cache_folder, const struct dataset *dataset)
 {
-    int fd = index_store_open(cache_folder, dataset);
+    struct index_key key;
+    int fd = index_key_of_dataset(dataset, &key) ? index_store_open(cache_folder, &key) : -1;
     struct index *index = fd >= 0 ? index_map(fd, NULL) : NULL;
     if (index != NULL && !is_current(index, dataset)) {
         index_unref(index);
@@ -85,7 +86,13 @@ struct index *index_open_stored(const char *cache_folder, const struct dataset *
 struct index *index_finish(const struct index_options *options, const struct dataset *dataset,
                            struct index_draft *draft, char *warning, struct error *error)
 {
-    int fd = index_store_save(options->cache_folder, dataset, draft, warning, error);
+    struct index_key key;
+    int fd = -1;
+    if (index_key_of_dataset(dataset, &key)) {
+        fd = index_store_save(options->cache_folder, &key, draft, warning, error);
+    } else {
+        index_build_no_memory(error);
+    }
     index_draft_clear(draft);
     return fd >= 0 ? index_map(fd, error) : NULL;
 }

@@ -76,11 +76,11 @@ uint64_t index_sample_id(const struct index *index, uint64_t canonical);
 bool index_sample_find(const struct index *index, uint64_t sample_id, uint64_t *canonical);
 
 /* Which members of a tar sample the fields of a loader are: patterns "jpg;jpeg;png" in order of
- * preference, matched without regard to case. A pattern that no member of the whole data set
- * matches is an error. A folder has one field, whatever its pattern; more are an error. */
+ * preference, matched without regard to case. With must_have a pattern that no member of the whole
+ * data set matches is an error. A folder has one field, whatever its pattern; more are an error. */
 struct index_fields; /* patterns resolved to extension numbers; immutable */
 int index_fields_create(const struct index *index, const char *const *patterns, size_t count,
-                        struct index_fields **fields, struct error *error);
+                        bool must_have, struct index_fields **fields, struct error *error);
 void index_fields_destroy(struct index_fields *fields);
 
 enum { INDEX_FIELDS_MAX = 8 };

@@ -61,7 +61,7 @@ static int no_such_field(const struct index *index, const char *pattern, struct 
 }
 
 int index_fields_create(const struct index *index, const char *const *patterns, size_t count,
-                        struct index_fields **fields, struct error *error)
+                        bool must_have, struct index_fields **fields, struct error *error)
 {
     *fields = NULL;
     bool is_tar = index->header->kind == INDEX_TAR;
@@ -83,7 +83,8 @@ int index_fields_create(const struct index *index, const char *const *patterns, 
     made->count = count;
     made->extension_count = index->extension_count;
     for (size_t i = 0; i < count && is_tar; i++) {
-        if (!resolve_pattern(index, patterns[i], made->rank + i * made->extension_count)) {
+        if (!resolve_pattern(index, patterns[i], made->rank + i * made->extension_count) &&
+            must_have) {
             free(made);
             return no_such_field(index, patterns[i], error);
         }

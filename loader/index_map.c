@@ -34,33 +34,21 @@ static void find_sections(struct index *index)
 
 void index_unmap(struct index *index)
 {
-    if (index->bytes != NULL) {
-        munmap((void *)index->bytes, index->size_bytes);
-    }
-    if (index->fd >= 0) {
+    if (index->fd < 0) {
+        free((void *)index->bytes);
+    } else {
+        if (index->bytes != NULL) {
+            munmap((void *)index->bytes, index->size_bytes);
+        }
         close(index->fd);
     }
     free(index->shard_first);
     free(index);
 }
 
-struct index *index_map(int fd, struct error *error)
+/* An index around bytes that are there (NULL: memory was short); ends it when they are no good. */
+static struct index *check_bytes(struct index *index, struct error *error)
 {
-    struct index *index = calloc(1, sizeof *index);
-    struct stat status;
-    if (index == NULL || fstat(fd, &status) != 0) {
-        index_build_no_memory(error);
-        free(index);
-        close(fd);
-        return NULL;
-    }
-    index->fd = fd;
-    atomic_init(&index->reference_count, 1);
-    index->size_bytes = (size_t)status.st_size;
-    void *bytes = index->size_bytes == 0
-                      ? MAP_FAILED
-                      : mmap(NULL, index->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-    index->bytes = bytes == MAP_FAILED ? NULL : bytes;
     if (index->bytes == NULL) {
         index_build_no_memory(error);
     }
@@ -81,4 +69,55 @@ struct index *index_map(int fd, struct error *error)
     }
     index->shard_first[index->shard_count] = index->sample_count;
     return index;
+}
+
+/* Takes fd over when it fails. */
+static struct index *begin(int fd, struct error *error)
+{
+    struct index *index = calloc(1, sizeof *index);
+    struct stat status;
+    if (index == NULL || fstat(fd, &status) != 0) {
+        index_build_no_memory(error);
+        free(index);
+        close(fd);
+        return NULL;
+    }
+    index->fd = fd;
+    atomic_init(&index->reference_count, 1);
+    index->size_bytes = (size_t)status.st_size;
+    return index;
+}
+
+struct index *index_map(int fd, struct error *error)
+{
+    struct index *index = begin(fd, error);
+    if (index == NULL) {
+        return NULL;
+    }
+    void *bytes = index->size_bytes == 0
+                      ? MAP_FAILED
+                      : mmap(NULL, index->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    index->bytes = bytes == MAP_FAILED ? NULL : bytes;
+    return check_bytes(index, error);
+}
+
+struct index *index_load(int fd, struct error *error)
+{
+    struct index *index = begin(fd, error);
+    if (index == NULL) {
+        return NULL;
+    }
+    index->fd = -1;
+    uint8_t *bytes = malloc(index->size_bytes + 1);
+    index->bytes = bytes;
+    for (size_t done = 0; bytes != NULL && done < index->size_bytes;) {
+        ssize_t count = pread(fd, bytes + done, index->size_bytes - done, (off_t)done);
+        if (count <= 0) {
+            index->size_bytes = done; /* cut short: the check refuses it */
+            break;
+        }
+        done += (size_t)count;
+    }
+    close(fd);
+    return check_bytes(index, error);
 }

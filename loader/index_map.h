@@ -13,7 +13,7 @@
 
 struct index {
     atomic_uint reference_count;
-    int fd;
+    int fd;               /* -1: the bytes are in memory of their own */
     const uint8_t *bytes; /* mapped, read-only */
     size_t size_bytes;
     const struct index_header *header;
@@ -33,6 +33,9 @@ struct index {
 /* Map and check an index file. Takes fd over, also on failure; NULL and *error when it is no good
  * index or memory is short. The caller has the one reference. */
 struct index *index_map(int fd, struct error *error);
+/* The same with the file's bytes in memory of its own and the file closed: for indices of which
+ * there are many. index_fd() is then -1. */
+struct index *index_load(int fd, struct error *error);
 void index_unmap(struct index *index); /* for index_unref() */
 
 static inline const char *index_string(const struct index *index, uint64_t offset)

@@ -16,32 +16,50 @@
 #include <unistd.h>
 
 enum {
-    FILE_NAME_BYTES = 64,
+    TEMPORARY_BYTES = 2 * sizeof(struct index_key),
     /* A temporary file younger than this may not be locked yet by its writer. */
     LEFTOVER_AGE_S = 60,
 };
 static const char temporary_suffix[] = ".tmp";
 
-/* "0123...cdef.psi" */
-static int file_name(const struct dataset *dataset, char name[FILE_NAME_BYTES])
+/* Ends the hash. */
+static void write_name(struct index_hash *hash, struct index_key *key)
+{
+    uint8_t value[INDEX_HASH_BYTES];
+    index_hash_value128(hash, value);
+    index_hash_destroy(hash);
+    for (size_t i = 0; i < INDEX_HASH_BYTES; i++) {
+        snprintf(key->name + 2 * i, 3, "%02x", value[i]);
+    }
+    strcpy(key->name + 2 * INDEX_HASH_BYTES, ".psi");
+}
+
+bool index_key_of_dataset(const struct dataset *dataset, struct index_key *key)
 {
     struct index_hash *hash = index_hash_create();
     if (hash == NULL) {
-        errno = ENOMEM;
-        return -1;
+        return false;
     }
     index_hash_add_u64(hash, dataset->kind);
     for (size_t i = 0; i < dataset->paths.count; i++) {
         index_hash_add_text(hash, dataset->paths.texts[i]);
     }
-    uint8_t value[INDEX_HASH_BYTES];
-    index_hash_value128(hash, value);
-    index_hash_destroy(hash);
-    for (size_t i = 0; i < INDEX_HASH_BYTES; i++) {
-        snprintf(name + 2 * i, 3, "%02x", value[i]);
+    write_name(hash, key);
+    return true;
+}
+
+bool index_key_of_shard(const char *url, const struct dataset_object *object, struct index_key *key)
+{
+    struct index_hash *hash = index_hash_create();
+    if (hash == NULL) {
+        return false;
     }
-    strcpy(name + 2 * INDEX_HASH_BYTES, ".psi");
-    return 0;
+    index_hash_add_text(hash, "shard");
+    index_hash_add_text(hash, url);
+    index_hash_add_text(hash, object->tag);
+    index_hash_add_u64(hash, object->size_bytes);
+    write_name(hash, key);
+    return true;
 }
 
 static int folder_path(const char *cache_folder, char path[PATH_MAX])
@@ -74,17 +92,13 @@ static int open_folder(const char *cache_folder, bool make)
     return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-int index_store_open(const char *cache_folder, const struct dataset *dataset)
+int index_store_open(const char *cache_folder, const struct index_key *key)
 {
-    char name[FILE_NAME_BYTES];
-    if (file_name(dataset, name) < 0) {
-        return -1;
-    }
     int folder = open_folder(cache_folder, false);
     if (folder < 0) {
         return -1;
     }
-    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = openat(folder, key->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     close(folder);
     struct stat status;
     if (fd >= 0 &&
@@ -127,15 +141,14 @@ static void remove_leftovers(int folder)
 }
 
 /* A new locked file; its name goes to `temporary`. */
-static int create_temporary(int folder, const char *name, char temporary[2 * FILE_NAME_BYTES])
+static int create_temporary(int folder, const char *name, char temporary[TEMPORARY_BYTES])
 {
     for (int tries = 0; tries < 16; tries++) {
         uint64_t random = 0;
         if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
             random = (uint64_t)getpid() << 16 | (uint64_t)tries;
         }
-        snprintf(temporary, 2 * FILE_NAME_BYTES, "%s.%016" PRIx64 "%s", name, random,
-                 temporary_suffix);
+        snprintf(temporary, TEMPORARY_BYTES, "%s.%016" PRIx64 "%s", name, random, temporary_suffix);
         int fd =
             openat(folder, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd >= 0) {
@@ -150,24 +163,21 @@ static int create_temporary(int folder, const char *name, char temporary[2 * FIL
 
 /* Written, renamed and opened again for reading; -1 with errno and nothing left behind. The data
  * is not synced: after a crash of the machine the checksum tells, and it is built again. */
-static int save_file(const char *cache_folder, const struct dataset *dataset,
+static int save_file(const char *cache_folder, const struct index_key *key,
                      const struct index_draft *draft)
 {
-    char name[FILE_NAME_BYTES], temporary[2 * FILE_NAME_BYTES];
-    if (file_name(dataset, name) < 0) {
-        return -1;
-    }
+    char temporary[TEMPORARY_BYTES];
     int folder = open_folder(cache_folder, true);
     if (folder < 0) {
         return -1;
     }
     remove_leftovers(folder);
-    int fd = create_temporary(folder, name, temporary);
+    int fd = create_temporary(folder, key->name, temporary);
     int reader = -1;
     if (fd >= 0 && index_draft_write(draft, fd) == 0) {
         reader = openat(folder, temporary, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     }
-    if (reader >= 0 && renameat(folder, temporary, folder, name) != 0) {
+    if (reader >= 0 && renameat(folder, temporary, folder, key->name) != 0) {
         int reason = errno;
         close(reader);
         reader = -1;
@@ -202,13 +212,13 @@ static int save_memory(const struct index_draft *draft, struct error *error)
                      strerror(reason));
 }
 
-int index_store_save(const char *cache_folder, const struct dataset *dataset,
+int index_store_save(const char *cache_folder, const struct index_key *key,
                      const struct index_draft *draft, char *warning, struct error *error)
 {
     if (cache_folder == NULL) {
         return save_memory(draft, error);
     }
-    int fd = save_file(cache_folder, dataset, draft);
+    int fd = save_file(cache_folder, key, draft);
     if (fd >= 0) {
         return fd;
     }

@@ -270,16 +270,25 @@ void pipeline_collect(struct pipeline *pipeline, struct session *session)
     pthread_mutex_unlock(&pipeline->lock);
 }
 
-int pipeline_seek(struct pipeline *pipeline, struct session *session, uint64_t epoch,
-                  uint64_t position, uint32_t taken_count, struct error *error)
+int pipeline_seek(struct pipeline *pipeline, struct session *session,
+                  const struct session_place *place, uint32_t taken_count, uint64_t *batches_left,
+                  struct error *error)
 {
     pthread_mutex_lock(&pipeline->lock);
     session_collect(session);
-    int status = session_seek(session, epoch, position, taken_count, error);
+    int status = session_seek(session, place, taken_count, error);
+    *batches_left = status == 0 ? session_batches_from(session, place->position) : 0;
     cancel_reads(pipeline, session);
     wake_pool(pipeline);
     pthread_mutex_unlock(&pipeline->lock);
     return status;
+}
+
+void pipeline_wake(struct pipeline *pipeline)
+{
+    pthread_mutex_lock(&pipeline->lock);
+    wake_pool(pipeline);
+    pthread_mutex_unlock(&pipeline->lock);
 }
 
 struct pipeline_session_stats pipeline_session_stats(struct pipeline *pipeline,

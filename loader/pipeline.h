@@ -70,8 +70,13 @@ void pipeline_remove(struct pipeline *pipeline, struct session *session);
 /* The trainer gave slots back (its eventfd is readable). */
 void pipeline_collect(struct pipeline *pipeline, struct session *session);
 
-int pipeline_seek(struct pipeline *pipeline, struct session *session, uint64_t epoch,
-                  uint64_t position, uint32_t taken_count, struct error *error);
+/* As session_seek(); *batches_left as session_batches_from(). */
+int pipeline_seek(struct pipeline *pipeline, struct session *session,
+                  const struct session_place *place, uint32_t taken_count, uint64_t *batches_left,
+                  struct error *error);
+
+/* Something that sessions wait for may have come: look for work again. */
+void pipeline_wake(struct pipeline *pipeline);
 
 struct pipeline_session_stats {
     struct session_stats session;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "loader/catalog.h"
 #include "loader/clock.h"
 
 json_t *reply_error(const struct error *error)
@@ -30,14 +31,35 @@ const char *reply_dtype_name(enum pack_dtype dtype)
     return "uint8";
 }
 
+json_t *reply_count(uint64_t count)
+{
+    return count == UINT64_MAX ? json_null() : json_integer((json_int_t)count);
+}
+
+static void write_hex(const uint8_t *bytes, size_t count, char *text)
+{
+    for (size_t i = 0; i < count; i++) {
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    }
+}
+
+json_t *reply_catalog(const struct catalog *catalog)
+{
+    char fingerprint[2 * INDEX_HASH_BYTES + 1];
+    write_hex(catalog_fingerprint(catalog), INDEX_HASH_BYTES, fingerprint);
+    return json_pack("{s:b, s:s, s:o, s:I, s:I, s:I, s:s, s:b, s:n, s:n}", "ok", 1, "kind", "tar",
+                     "samples", reply_count(catalog_sample_count(catalog)), "shards",
+                     (json_int_t)catalog_shard_count(catalog), "classes", (json_int_t)0,
+                     "data_bytes", (json_int_t)catalog_data_bytes(catalog), "fingerprint",
+                     fingerprint, "built", 0, "warning", "index_path");
+}
+
 json_t *reply_dataset(const struct index *index, bool was_built, const char *warning,
                       const char *index_path)
 {
     const struct index_header *header = index_header(index);
     char fingerprint[2 * sizeof header->fingerprint + 1];
-    for (size_t i = 0; i < sizeof header->fingerprint; i++) {
-        snprintf(fingerprint + 2 * i, 3, "%02x", header->fingerprint[i]);
-    }
+    write_hex(header->fingerprint, sizeof header->fingerprint, fingerprint);
     return json_pack("{s:b, s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:s?, s:s?}", "ok", 1, "kind",
                      header->kind == INDEX_FOLDER ? "folder" : "tar", "samples",
                      (json_int_t)header->sample_count, "shards",
@@ -64,6 +86,10 @@ json_t *reply_plan(uint64_t sample_count, const struct plan_cut *cut, uint32_t r
 {
     struct plan_cut whole = *cut;
     whole.start = 0;
+    if (sample_count == UINT64_MAX) {
+        return json_pack("{s:b, s:n, s:n, s:n, s:n}", "ok", 1, "samples", "batches_per_epoch",
+                         "batches_left", "rank_samples");
+    }
     return json_pack("{s:b, s:I, s:I, s:I, s:I}", "ok", 1, "samples", (json_int_t)sample_count,
                      "batches_per_epoch", (json_int_t)plan_batch_count(&whole), "batches_left",
                      (json_int_t)plan_batch_count(cut), "rank_samples",
@@ -117,11 +143,11 @@ json_t *reply_attach(struct session *session)
                                                sizeof(uint64_t) * layout->place_count));
     json_array_append_new(fields, tensor_field("__valid__", "bool", json_array(), NULL,
                                                layout->valid_offset_bytes, layout->place_count));
-    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "ok", 1, "session",
+    return json_pack("{s:b, s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:o}", "ok", 1, "session",
                      (json_int_t)session_id(session), "batches_per_epoch",
-                     (json_int_t)session_batches_from(session, 0), "batches_left",
-                     (json_int_t)session_batches_from(session, spec->position), "samples",
-                     (json_int_t)session_sample_count(session), "slots",
+                     reply_count(session_batches_from(session, 0)), "batches_left",
+                     reply_count(session_batches_from(session, spec->position)), "samples",
+                     reply_count(session_sample_count(session)), "slots",
                      (json_int_t)ring_slot_count(ring), "places", (json_int_t)layout->place_count,
                      "slot_bytes", (json_int_t)ring_slot_bytes(ring), "region_bytes",
                      (json_int_t)ring_region_bytes(ring), "fields", fields);

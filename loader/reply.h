@@ -12,8 +12,14 @@
 #include "loader/session.h"
 
 json_t *reply_error(const struct error *error);
+struct catalog;
+/* A number, or null for UINT64_MAX: unknown. */
+json_t *reply_count(uint64_t count);
+/* A data set of which some shards may be unknown. */
+json_t *reply_catalog(const struct catalog *catalog);
 json_t *reply_dataset(const struct index *index, bool was_built, const char *warning,
                       const char *index_path);
+/* sample_count UINT64_MAX: unknown. */
 json_t *reply_plan(uint64_t sample_count, const struct plan_cut *cut, uint32_t rank);
 /* What the trainer must know of the ring; `session` is not in the pipeline yet. */
 json_t *reply_attach(struct session *session);

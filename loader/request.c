@@ -48,6 +48,7 @@ static void read_source(struct reader *outer, struct request *request)
         }
         request->url_count++;
     }
+    reader_text(&reader, "profile", request->spec.profile, sizeof request->spec.profile, "");
     if (reader_end(&reader) != 0 || request->url_count != count) {
         outer->has_failed = true;
     }
@@ -67,6 +68,8 @@ static void read_plan(struct reader *reader, struct session_spec *spec)
     spec->tail = (enum plan_tail)(PLAN_DROP + reader_choice(reader, "tail", tails, 1));
     spec->epoch = reader_u64(reader, "epoch", 0, EPOCH_MAX, 0);
     spec->position = reader_u64(reader, "position", 0, PLAN_SAMPLES_MAX, 0);
+    spec->window_ordinal = reader_u64(reader, "window_ordinal", 0, PLAN_SHARDS_MAX, 0);
+    spec->window_first = reader_u64(reader, "window_first", 0, PLAN_SAMPLES_MAX, 0);
     if (!reader->has_failed && (spec->rank >= spec->world || spec->batch < spec->world)) {
         reader_fail(reader, "rank",
                     "%u, world %u, batch %llu: rank must be below world, and the "
@@ -172,6 +175,7 @@ static void read_members(struct reader *reader, struct request *request)
     case REQUEST_DATASET:
         read_source(reader, request);
         request->rebuild = reader_bool(reader, "rebuild", false);
+        request->wait = reader_bool(reader, "wait", true);
         break;
     case REQUEST_PLAN:
     case REQUEST_ATTACH:
@@ -194,6 +198,8 @@ static void read_members(struct reader *reader, struct request *request)
         request->epoch = reader_u64(reader, "epoch", 0, EPOCH_MAX, 0);
         request->position = reader_u64(reader, "position", 0, PLAN_SAMPLES_MAX, 0);
         request->taken = reader_u64(reader, "taken", 0, UINT32_MAX, 0);
+        spec->window_ordinal = reader_u64(reader, "window_ordinal", 0, PLAN_SHARDS_MAX, 0);
+        spec->window_first = reader_u64(reader, "window_first", 0, PLAN_SAMPLES_MAX, 0);
         break;
     case REQUEST_ERRORS: request->count = reader_u64(reader, "count", 1, 1000, 100); break;
     case REQUEST_LOGS: request->count = reader_u64(reader, "lines", 1, 1000, 100); break;

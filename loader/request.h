@@ -36,8 +36,9 @@ struct request {
     char **urls; /* source, when the op has one; owned */
     size_t url_count;
     bool rebuild;
+    bool wait; /* dataset: for the index of all shards */
     bool has_subset;
-    struct session_spec spec;        /* plan, attach, sample */
+    struct session_spec spec;        /* plan, attach, sample; profile of every source */
     uint64_t protocol;               /* hello */
     uint64_t epoch, position, taken; /* seek */
     uint64_t sample_id;              /* sample, with spec.epoch */

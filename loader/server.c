@@ -127,6 +127,11 @@ static void open_store(struct server *server)
     }
 }
 
+static void on_catalog_change(void *context)
+{
+    pipeline_wake(context);
+}
+
 int server_init(struct server *server, const struct config *config, int listen_fd,
                 struct error *error)
 {
@@ -149,6 +154,18 @@ int server_init(struct server *server, const struct config *config, int listen_f
     server->pipeline = pipeline_create(&options, error);
     if (server->bad_samples == NULL || server->pipeline == NULL) {
         return error_set(error, ERROR_MEMORY, "no memory for the daemon.");
+    }
+    if (server->store != NULL) {
+        struct catalogs_options catalogs = {
+            .store = server->store,
+            .cache_folder = server->cache.path[0] != '\0' ? server->cache.path : NULL,
+            .on_change = on_catalog_change,
+            .context = server->pipeline,
+        };
+        server->catalogs = catalogs_create(&catalogs);
+        if (server->catalogs == NULL) {
+            return error_set(error, ERROR_MEMORY, "no memory for the daemon.");
+        }
     }
     if (config->http[0] != '\0') {
         return http_open(server, config->http, &server->http, error);
@@ -280,7 +297,9 @@ void server_deinit(struct server *server)
     }
     connection_sweep(server);
     http_close(server, &server->http);
+    catalogs_stop(server->catalogs);
     pipeline_destroy(server->pipeline);
+    catalogs_destroy(server->catalogs);
     store_destroy(server->store);
     remote_destroy(server->remote);
     bad_samples_destroy(server->bad_samples);

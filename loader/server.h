@@ -13,6 +13,7 @@
 #include "loader/bad_samples.h"
 #include "loader/cache/store.h"
 #include "loader/cache_folder.h"
+#include "loader/catalog.h"
 #include "loader/config.h"
 #include "loader/error.h"
 #include "loader/pipeline.h"
@@ -29,8 +30,9 @@ struct connection;
 struct server {
     const struct config *config;
     struct pipeline *pipeline;
-    struct remote *remote; /* NULL: it could not be made; the log says why */
-    struct store *store;   /* of remote objects; NULL without remote */
+    struct remote *remote;     /* NULL: it could not be made; the log says why */
+    struct store *store;       /* of remote objects; NULL without remote */
+    struct catalogs *catalogs; /* of remote tars; NULL without remote */
     struct bad_samples *bad_samples;
     struct cache_folder cache;
     int epoll_fd;

@@ -42,12 +42,13 @@ struct ring *session_ring(struct session *session)
 
 uint64_t session_sample_count(const struct session *session)
 {
-    return session->order.sample_count;
+    return session->windows.walk != NULL ? session_windows_sample_count(session)
+                                         : session->order.sample_count;
 }
 
 uint64_t session_mean_bytes(const struct session *session)
 {
-    return index_header(session->index)->data_bytes / index_sample_count(session->index);
+    return samples_mean_bytes(&session->samples);
 }
 
 struct session_queue *session_queue(struct session *session)
@@ -58,7 +59,11 @@ struct session_queue *session_queue(struct session *session)
 uint64_t session_batches_from(const struct session *session, uint64_t position)
 {
     struct plan_cut cut = session->cut;
-    cut.start = position;
+    cut.sample_count = session_sample_count(session);
+    if (cut.sample_count == UINT64_MAX) {
+        return UINT64_MAX;
+    }
+    cut.start = position < cut.sample_count ? position : cut.sample_count;
     return plan_batch_count(&cut);
 }
 
@@ -71,18 +76,19 @@ bool session_has_next(struct session *session)
     }
     return (session->planning != NULL &&
             session->planning->planned_count < session->planning->sample_count) ||
-           ring_usage(session->ring).free_count > 0;
+           (ring_usage(session->ring).free_count > 0 &&
+            (session->windows.walk == NULL || session_windows_are_ready(session)));
 }
 
 /* Fill in everything of *work that follows from its sample. */
 static bool locate_work(struct session *session, struct work *work)
 {
     struct read_request *request = &work->request;
-    work->sample_id = index_sample_id(session->index, work->canonical);
+    work->sample_id = samples_id(&session->samples, work->canonical);
     work->read_attempts = 0;
     work->not_before_ns = 0;
-    if (index_sample_place(session->index, session->fields.members, work->canonical, &work->where,
-                           work->path, sizeof work->path) != 0) {
+    if (samples_place(&session->samples, work->canonical, &work->where, work->path,
+                      sizeof work->path) != 0) {
         request->error = ENAMETOOLONG;
         return false;
     }
@@ -95,9 +101,11 @@ static bool locate_work(struct session *session, struct work *work)
     request->expect_mtime_ns = work->where.shard_mtime_ns;
     request->tag = work->where.tag;
     request->object_bytes = work->where.object_bytes;
+    request->profile = session->spec.profile;
     request->owner = work;
     request->error = 0;
-    work->has_no_bytes = work->where.is_shard && work->where.length_bytes == 0;
+    work->has_no_bytes = (work->where.is_shard && work->where.length_bytes == 0) ||
+                         (work->where.tag != NULL && work->where.object_bytes == 0);
     if (work->has_no_bytes) {
         request->bytes = NULL;
         request->size_bytes = 0;
@@ -177,8 +185,8 @@ enum decode_status session_make(struct session *session, struct work *work, stru
         }
         uint64_t offset;
         uint64_t length;
-        if (!field_map_range(&session->fields, &work->where, i, request->size_bytes, &offset,
-                             &length)) {
+        if (!field_map_range(&session->samples.fields, &work->where, i, request->size_bytes,
+                             &offset, &length)) {
             return decode_fail(error, DECODE_CORRUPT, work->where.offset_bytes,
                                "the sample has no member for field \"%s\" (%s)", field->name,
                                field->pattern);
@@ -257,7 +265,7 @@ static enum work_fate finish_bad(struct session *session, struct work *work,
     static const char *const actions[] = {"raised", "skipped", "zeroed", "replaced"};
     struct fill *fill = &session->fills[work->slot];
     char name[BAD_SAMPLE_NAME_BYTES];
-    index_sample_label(session->index, work->canonical, name, sizeof name);
+    samples_label(&session->samples, work->canonical, name, sizeof name);
     report_bad(session, work, status, decode_error, actions[session->spec.on_error], name);
     fill->bad_count++;
     switch (session->spec.on_error) {
@@ -341,7 +349,7 @@ enum work_fate session_read_failed(struct session *session, struct work *work)
         note_fill_error(fill, work->place, &work->request.failure);
     } else if (!is_stale) {
         char name[BAD_SAMPLE_NAME_BYTES];
-        index_sample_label(session->index, work->canonical, name, sizeof name);
+        samples_label(&session->samples, work->canonical, name, sizeof name);
         struct error error;
         error_set(&error, ERROR_IO, "cannot read %s (%s) at byte %llu: %s. %s", name,
                   work->where.path != NULL ? work->where.path : "?",
@@ -363,15 +371,16 @@ bool session_collect(struct session *session)
     return any;
 }
 
-int session_seek(struct session *session, uint64_t epoch, uint64_t position, uint32_t taken_count,
+int session_seek(struct session *session, const struct session_place *place, uint32_t taken_count,
                  struct error *error)
 {
-    if (position > session->order.sample_count) {
+    uint64_t sample_count = session_sample_count(session);
+    if (place->position > sample_count || place->window_first > place->position) {
         return error_set(error, ERROR_STATE,
-                         "position %llu lies behind the end of the epoch (%llu samples): the "
-                         "state belongs to another data set; start the epoch again without it.",
-                         (unsigned long long)position,
-                         (unsigned long long)session->order.sample_count);
+                         "position %llu lies behind the end of the epoch (%llu samples) or before "
+                         "its window: the state belongs to another data set; start the epoch "
+                         "again without it.",
+                         (unsigned long long)place->position, (unsigned long long)sample_count);
     }
     if (ring_rewind(session->ring, taken_count) != 0) {
         return error_set(error, ERROR_PROTOCOL, "seek: %u batches taken is impossible.",
@@ -380,10 +389,13 @@ int session_seek(struct session *session, uint64_t epoch, uint64_t position, uin
     session->generation++;
     session->has_ended = false;
     session->planning = NULL;
-    if (!session_move_cursor(session, epoch, position)) {
+    if (session->windows.walk != NULL) {
+        session_windows_move(session, place->epoch, place->position, place->window_ordinal,
+                             place->window_first);
+    } else if (!session_move_cursor(session, place->epoch, place->position)) {
         session->has_ended = true;
         return error_set(error, ERROR_MEMORY, "no memory for the plan of epoch %llu.",
-                         (unsigned long long)epoch);
+                         (unsigned long long)place->epoch);
     }
     session_settle_fills(session);
     session_note_time(session);

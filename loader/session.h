@@ -45,11 +45,23 @@ struct work {
     char path[4096];
 };
 
-/* Make a session at spec->epoch, spec->position. Takes its own reference on the index and its own
- * copy of the subset (canonical indices, checked here; NULL and 0: all samples). Builds the
- * recipe, the layout and the ring. 0, or -1 and *error. */
-int session_create(uint64_t id, const struct session_spec *spec, struct index *index,
-                   const uint64_t *subset, uint64_t subset_count, struct bad_samples *bad_samples,
+struct catalog;
+
+/* What a session is made of; borrowed for the call but for store and bad_samples. */
+struct session_data {
+    struct index *index;     /* whole, or: */
+    struct catalog *catalog; /* PLAN_WINDOW without a subset and BAD_REPLACE, remote tars */
+    const uint64_t *subset;  /* canonical indices, checked here; NULL: all samples */
+    uint64_t subset_count;
+    struct store *store; /* of remote data, else NULL */
+    struct bad_samples *bad_samples;
+    struct index_progress *progress; /* with a catalog: what is waited for; may be NULL */
+};
+
+/* Make a session at spec->epoch, spec->position. Takes its own references on the index or catalog
+ * and its own copy of the subset. Builds the recipe, the layout and the ring. With a catalog it
+ * waits for the shards of the first batch. 0, or -1 and *error. */
+int session_create(uint64_t id, const struct session_spec *spec, const struct session_data *data,
                    struct session **session, struct error *error);
 void session_destroy(struct session *session); /* NULL is accepted; no work may be outstanding */
 
@@ -58,10 +70,12 @@ const struct session_spec *session_spec(const struct session *session);
 const struct batch_layout *session_layout(const struct session *session);
 struct recipe_output session_image(const struct session *session);
 struct ring *session_ring(struct session *session);
-uint64_t session_sample_count(const struct session *session); /* of the subset */
-uint64_t session_mean_bytes(const struct session *session);   /* of a sample; 0: unknown */
+/* Of the subset; UINT64_MAX while shards are unknown. */
+uint64_t session_sample_count(const struct session *session);
+uint64_t session_mean_bytes(const struct session *session); /* of a sample; 0: unknown */
 
-/* Batches of a whole epoch, and of the one that begins at `position`. */
+/* Batches of the rest of an epoch that begins at `position`; UINT64_MAX while shards are unknown.
+ */
 uint64_t session_batches_from(const struct session *session, uint64_t position);
 
 /* ---- Work --------------------------------------------------------------------------------- */
@@ -99,8 +113,13 @@ bool session_collect(struct session *session);
 /* Bring the figures that are over time up to now. Called when slots move, and every second. */
 void session_note_time(struct session *session);
 
-/* Begin again at (epoch, position). `taken_count` as in ring_rewind(). 0, or -1 and *error. */
-int session_seek(struct session *session, uint64_t epoch, uint64_t position, uint32_t taken_count,
+/* A place in the order; the window as in session_spec.h. */
+struct session_place {
+    uint64_t epoch, position, window_ordinal, window_first;
+};
+
+/* Begin again at a place. `taken_count` as in ring_rewind(). 0, or -1 and *error. */
+int session_seek(struct session *session, const struct session_place *place, uint32_t taken_count,
                  struct error *error);
 
 struct session_stats {

@@ -39,6 +39,9 @@ static bool settle_cursor(struct session *session)
 /* Canonical index of the sample at a position of the cursor's epoch. */
 uint64_t session_canonical_at(const struct session *session, uint64_t position)
 {
+    if (session->windows.walk != NULL) {
+        return session_windows_sample(session, position);
+    }
     uint64_t index = plan_index(session->plan, position);
     return session->subset != NULL ? session->subset[index] : index;
 }
@@ -86,51 +89,64 @@ static void write_padding(struct session *session, struct fill *fill)
     }
 }
 
-/* What the state is after the cursor's batch; the cursor moves past it. */
-static void note_next(struct session *session, struct fill *fill)
+/* The cursor's batch and what the state is after it; the cursor moves past it. */
+static struct next_batch take_batch(struct session *session)
 {
-    fill->is_last = session->cursor_batch + 1 == session->cursor_batches;
-    if (fill->is_last) {
-        fill->next_epoch = fill->epoch + 1;
-        fill->next_position = 0;
+    struct next_batch next = {
+        .step = session->cut.start / session->cut.batch + session->cursor_batch,
+        .slice = plan_slice(&session->cut, session->cursor_batch, session->spec.rank),
+        .next_epoch = session->plan_epoch_number,
+        .is_last = session->cursor_batch + 1 == session->cursor_batches,
+    };
+    if (next.is_last) {
+        next.next_epoch++;
     } else {
-        fill->next_epoch = fill->epoch;
-        fill->next_position = plan_position_after(&session->cut, session->cursor_batch);
+        next.next_position = plan_position_after(&session->cut, session->cursor_batch);
         if (session->spec.order == PLAN_WINDOW) {
-            struct plan_window window = plan_epoch_window(session->plan, fill->next_position);
-            fill->next_window_ordinal = window.ordinal;
-            fill->next_window_first = window.position_first;
+            struct plan_window window = plan_epoch_window(session->plan, next.next_position);
+            next.next_window_ordinal = window.ordinal;
+            next.next_window_first = window.position_first;
         }
     }
+    session->cursor_batch++;
+    return next;
 }
 
 /* Claim a slot for the cursor's batch and make it the one that is planned. */
 bool session_begin_fill(struct session *session)
 {
-    if (!settle_cursor(session)) {
+    bool has_windows = session->windows.walk != NULL;
+    if (!has_windows && !settle_cursor(session)) {
         session->has_ended = true; /* no memory: the trainer's timeout tells it */
         return false;
     }
-    int slot = ring_claim(session->ring);
+    int slot = has_windows && !session_windows_are_ready(session) ? -1 : ring_claim(session->ring);
     if (slot < 0) {
         return false;
     }
-    struct plan_slice slice = plan_slice(&session->cut, session->cursor_batch, session->spec.rank);
     struct fill *fill = &session->fills[slot];
     uint8_t *is_good = fill->is_good;
+    uint64_t epoch = session->plan_epoch_number;
+    struct next_batch next = has_windows ? session_windows_next(session) : take_batch(session);
     *fill = (struct fill){
         .is_active = true,
         .is_good = is_good,
         .slot = (uint32_t)slot,
         .generation = session->generation,
-        .epoch = session->plan_epoch_number,
-        .step = session->cut.start / session->cut.batch + session->cursor_batch,
-        .first_position = slice.first,
-        .sample_count = slice.count,
-        .place_count = slice.count + slice.padded_count,
+        .epoch = epoch,
+        .step = next.step,
+        .first_position = next.slice.first,
+        .sample_count = next.slice.count,
+        .place_count = next.slice.count + next.slice.padded_count,
+        .next_epoch = next.next_epoch,
+        .next_position = next.next_position,
+        .next_window_ordinal = next.next_window_ordinal,
+        .next_window_first = next.next_window_first,
+        .is_last = next.is_last,
     };
-    note_next(session, fill);
-    session->cursor_batch++;
+    if (next.error != NULL) {
+        fill->error = *next.error;
+    }
     write_padding(session, fill);
     session->order_queue[session->order_tail++ % LAYOUT_SLOTS_MAX] = (uint32_t)slot;
     session->planning = fill;

@@ -54,8 +54,8 @@ static uint32_t shard_of(const uint64_t *shard_first, uint32_t shard_count, uint
  * and count them. */
 static bool group_subset(struct session *session, const uint64_t *subset, uint64_t count)
 {
-    uint32_t shard_count = index_shard_count(session->index);
-    const uint64_t *index_first = index_shard_first(session->index);
+    uint32_t shard_count = index_shard_count(session->samples.index);
+    const uint64_t *index_first = index_shard_first(session->samples.index);
     uint64_t *first = calloc((size_t)shard_count + 1, sizeof *first);
     uint64_t *place = calloc((size_t)shard_count + 1, sizeof *place);
     if (first != NULL && place != NULL) {
@@ -80,9 +80,9 @@ static bool group_subset(struct session *session, const uint64_t *subset, uint64
 static int take_samples(struct session *session, const uint64_t *subset, uint64_t count,
                         struct error *error)
 {
-    uint64_t sample_count = index_sample_count(session->index);
+    uint64_t sample_count = index_sample_count(session->samples.index);
     if (subset != NULL) {
-        if (check_subset(session->index, subset, count, error) != 0) {
+        if (check_subset(session->samples.index, subset, count, error) != 0) {
             return -1;
         }
         session->subset = malloc(count > 0 ? count * sizeof *subset : sizeof *subset);
@@ -100,9 +100,9 @@ static int take_samples(struct session *session, const uint64_t *subset, uint64_
         .kind = session->spec.order,
         .seed = session->spec.seed,
         .sample_count = sample_count,
-        .shard_count = index_shard_count(session->index),
+        .shard_count = index_shard_count(session->samples.index),
         .window_shards = session->spec.window_shards,
-        .shard_first = index_shard_first(session->index),
+        .shard_first = index_shard_first(session->samples.index),
     };
     if (session->spec.order == PLAN_WINDOW && subset != NULL) {
         if (!group_subset(session, subset, count)) {
@@ -195,28 +195,15 @@ static int make_ring(struct session *session, struct error *error)
 }
 
 /* Larger than memory: reading around the page cache costs a fifth of the CPU. */
-static bool wants_direct(const struct index *index)
+static bool wants_direct(const struct samples *samples)
 {
     uint64_t available = region_memory_available_bytes();
-    return available != UINT64_MAX && index_header(index)->data_bytes > available;
+    return available != UINT64_MAX && samples_data_bytes(samples) > available;
 }
 
-static int build(struct session *session, const uint64_t *subset, uint64_t subset_count,
-                 struct error *error)
+static int begin_at_plan(struct session *session, struct error *error)
 {
     const struct session_spec *spec = &session->spec;
-    if (take_samples(session, subset, subset_count, error) != 0 ||
-        cut_samples(session, error) != 0 ||
-        field_map_init(&session->fields, session->index, spec, error) != 0 ||
-        make_recipe(session, error) != 0) {
-        return -1;
-    }
-    struct recipe_output image = recipe_output(session->recipe);
-    session->layout = batch_layout_make(spec, &image);
-    session->reads_direct = wants_direct(session->index);
-    if (make_ring(session, error) != 0) {
-        return -1;
-    }
     session->plan = plan_epoch_create(&session->order, spec->epoch);
     if (session->plan == NULL) {
         return error_set(error, ERROR_MEMORY, "no memory for the plan of an epoch.");
@@ -227,8 +214,32 @@ static int build(struct session *session, const uint64_t *subset, uint64_t subse
     return 0;
 }
 
-int session_create(uint64_t id, const struct session_spec *spec, struct index *index,
-                   const uint64_t *subset, uint64_t subset_count, struct bad_samples *bad_samples,
+static int build(struct session *session, const struct session_data *data, struct error *error)
+{
+    const struct session_spec *spec = &session->spec;
+    uint32_t shard = 0;
+    if (data->catalog != NULL) {
+        if (session_windows_create(session, data->progress, &shard, error) != 0) {
+            return -1;
+        }
+    } else if (take_samples(session, data->subset, data->subset_count, error) != 0 ||
+               cut_samples(session, error) != 0) {
+        return -1;
+    }
+    if (samples_resolve(&session->samples, spec, shard, error) != 0 ||
+        make_recipe(session, error) != 0) {
+        return -1;
+    }
+    struct recipe_output image = recipe_output(session->recipe);
+    session->layout = batch_layout_make(spec, &image);
+    session->reads_direct = wants_direct(&session->samples);
+    if (make_ring(session, error) != 0) {
+        return -1;
+    }
+    return data->catalog != NULL ? 0 : begin_at_plan(session, error);
+}
+
+int session_create(uint64_t id, const struct session_spec *spec, const struct session_data *data,
                    struct session **session, struct error *error)
 {
     struct session *made = calloc(1, sizeof *made);
@@ -237,13 +248,14 @@ int session_create(uint64_t id, const struct session_spec *spec, struct index *i
     }
     made->id = id;
     made->spec = *spec;
-    made->index = index_ref(index);
-    made->bad_samples = bad_samples;
+    samples_init(&made->samples, data->index, data->catalog);
+    made->store = data->store;
+    made->bad_samples = data->bad_samples;
     made->opened_ns = clock_now_ns();
     made->noted_ns = made->opened_ns;
     made->rate_ns = made->opened_ns;
     made->waits.opened_ns = made->opened_ns;
-    if (build(made, subset, subset_count, error) != 0) {
+    if (build(made, data, error) != 0) {
         session_destroy(made);
         return -1;
     }
@@ -262,8 +274,8 @@ void session_destroy(struct session *session)
     plan_epoch_destroy(session->plan);
     ring_destroy(session->ring);
     recipe_destroy(session->recipe);
-    field_map_clear(&session->fields);
-    index_unref(session->index);
+    session_windows_destroy(session);
+    samples_clear(&session->samples);
     free(session->shard_first);
     free(session->subset);
     free(session);

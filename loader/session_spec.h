@@ -27,6 +27,7 @@ struct field_spec {
 
 enum {
     SESSION_JOB_BYTES = 64,
+    SESSION_PROFILE_BYTES = 128,
     SESSION_NAME_BYTES = 256,
     SESSION_SIDE_BYTES_DEFAULT = 4096,
     SESSION_SLOTS_DEFAULT = 4,
@@ -40,7 +41,9 @@ struct session_spec {
     uint64_t batch; /* global */
     uint32_t rank, world;
     enum plan_tail tail;
-    uint64_t epoch, position; /* where to begin */
+    uint64_t epoch, position;              /* where to begin */
+    uint64_t window_ordinal, window_first; /* PLAN_WINDOW: the window that holds it, if known, and
+                                              its first position; else both 0 */
 
     /* samples */
     struct transform transforms[RECIPE_TRANSFORMS_MAX];
@@ -56,6 +59,7 @@ struct session_spec {
     uint32_t workers; /* 0: no cap */
     double weight;
     char job[SESSION_JOB_BYTES];
+    char profile[SESSION_PROFILE_BYTES]; /* of the shared AWS config; "": the default */
     char name[SESSION_NAME_BYTES];
     cpu_set_t cpus;
     bool has_cpus;

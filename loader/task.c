@@ -11,9 +11,12 @@
 
 #include "decode/decoder.h"
 #include "ipc/region.h"
+#include "loader/cache/store.h"
+#include "loader/catalog.h"
+#include "loader/dataset.h"
 #include "loader/field_map.h"
+#include "loader/reader.h"
 #include "loader/reply.h"
-#include "loader/source.h"
 
 enum { TASK_STACK_BYTES = 1 << 20 };
 
@@ -53,13 +56,19 @@ static int read_subset(int fd, uint64_t **subset, uint64_t *count, struct error 
 
 /* ---- The operations --------------------------------------------------------------------- */
 
-static int open_index(struct task *task, bool *was_built, char *warning)
+/* Resolve the data set and open what is known of it: an index, or a catalog of remote tars. */
+static int open_data(struct task *task, bool *was_built, char *warning)
 {
     *was_built = false;
     warning[0] = '\0';
-    if (task->index != NULL) {
+    if (task->index != NULL || task->catalog != NULL) {
         return 0;
     }
+    struct origin origin = {.remote = task->remote,
+                            .store = task->store,
+                            .profile = task->request.spec.profile,
+                            .cancel = &task->progress.is_cancelled};
+    struct dataset dataset;
     struct index_options options = {
         .urls = (const char *const *)task->request.urls,
         .url_count = task->request.url_count,
@@ -67,11 +76,54 @@ static int open_index(struct task *task, bool *was_built, char *warning)
         .thread_count = task->index_threads,
         .rebuild = task->request.rebuild,
     };
-    return index_open(&options, &task->progress, &task->index, was_built, warning, &task->error);
+    if (dataset_resolve(options.urls, options.url_count, &origin, &dataset, &task->error) < 0) {
+        return -1;
+    }
+    if (dataset.is_remote && dataset.kind == INDEX_TAR) {
+        bool may_be_kept = options.cache_folder != NULL && !options.rebuild;
+        task->index = may_be_kept ? index_open_stored(options.cache_folder, &dataset) : NULL;
+        if (task->index == NULL) {
+            *was_built = true;
+            task->catalog =
+                catalog_open(task->catalogs, &dataset, task->request.spec.profile, &task->error);
+        }
+    } else {
+        index_open_dataset(&options, &dataset, &task->progress, &task->index, was_built, warning,
+                           &task->error);
+    }
+    dataset_clear(&dataset);
+    return task->index != NULL || task->catalog != NULL ? 0 : -1;
+}
+
+/* Have the index of everything, however long that takes. */
+static int open_whole(struct task *task, char *warning)
+{
+    if (task->index == NULL) {
+        task->index = catalog_whole(task->catalog, &task->progress, warning, &task->error);
+    }
+    return task->index != NULL ? 0 : -1;
+}
+
+/* Can this be done with the shards that happen to be known? */
+static bool needs_whole(const struct task *task)
+{
+    const struct request *request = &task->request;
+    switch ((int)request->op) {
+    case REQUEST_DATASET: return request->wait;
+    case REQUEST_PLAN:
+    case REQUEST_ATTACH:
+        return request->spec.order != PLAN_WINDOW || request->has_subset ||
+               request->spec.on_error == BAD_REPLACE;
+    default: return true;
+    }
 }
 
 static void run_dataset(struct task *task, bool was_built, const char *warning)
 {
+    if (task->index == NULL) {
+        task->reply = reply_catalog(task->catalog);
+        return;
+    }
     char link[64];
     char path[1024];
     snprintf(link, sizeof link, "/proc/self/fd/%d", index_fd(task->index));
@@ -82,11 +134,19 @@ static void run_dataset(struct task *task, bool was_built, const char *warning)
     task->fds[0] = fcntl(index_fd(task->index), F_DUPFD_CLOEXEC, 3);
 }
 
+/* UINT64_MAX while unknown. */
+static uint64_t count_samples(const struct task *task)
+{
+    return task->index != NULL ? index_sample_count(task->index)
+                               : catalog_sample_count(task->catalog);
+}
+
 static void run_plan(struct task *task, uint64_t subset_count)
 {
     const struct session_spec *spec = &task->request.spec;
+    uint64_t sample_count = task->request.has_subset ? subset_count : count_samples(task);
     struct plan_cut cut = {
-        .sample_count = task->request.has_subset ? subset_count : index_sample_count(task->index),
+        .sample_count = sample_count == UINT64_MAX ? PLAN_SAMPLES_MAX : sample_count,
         .start = spec->position,
         .batch = spec->batch,
         .world = spec->world,
@@ -100,13 +160,20 @@ static void run_plan(struct task *task, uint64_t subset_count)
                   (unsigned long long)cut.batch, cut.world);
         return;
     }
-    task->reply = reply_plan(cut.sample_count, &cut, spec->rank);
+    task->reply = reply_plan(sample_count, &cut, spec->rank);
 }
 
 static void run_attach(struct task *task, const uint64_t *subset, uint64_t subset_count)
 {
-    if (session_create(task->session_id, &task->request.spec, task->index, subset, subset_count,
-                       task->bad_samples, &task->session, &task->error) != 0) {
+    struct session_data data = {.index = task->index,
+                                .catalog = task->index == NULL ? task->catalog : NULL,
+                                .subset = subset,
+                                .subset_count = subset_count,
+                                .store = task->store,
+                                .bad_samples = task->bad_samples,
+                                .progress = &task->progress};
+    if (session_create(task->session_id, &task->request.spec, &data, &task->session,
+                       &task->error) != 0) {
         return;
     }
     struct ring *ring = session_ring(task->session);
@@ -115,20 +182,28 @@ static void run_attach(struct task *task, const uint64_t *subset, uint64_t subse
     task->fds[1] = fcntl(ring_release_fd(ring), F_DUPFD_CLOEXEC, 3);
 }
 
-/* Read one sample's bytes with a source of its own. */
-static int read_sample(struct read_request *request, struct error *error, const char *name)
+/* Read one sample's bytes with a reader of its own. */
+static int read_sample(const struct task *task, struct read_request *request, struct error *error,
+                       const char *name)
 {
-    struct source_options options = {
-        .engine = SOURCE_PREAD, .depth = 1, .file_bytes_max = (uint64_t)1 << 30};
-    struct source *source = source_create(&options);
-    if (source == NULL) {
+    struct reader_options options = {
+        .source = {.engine = SOURCE_PREAD, .depth = 1, .file_bytes_max = (uint64_t)1 << 30},
+        .store = task->store};
+    struct reader *reader = reader_create(&options);
+    if (reader == NULL) {
         return error_set(error, ERROR_MEMORY, "no memory to read a sample.");
     }
-    source_submit(source, &request, 1);
+    reader_submit(reader, &request, 1);
     struct read_request *done = NULL;
-    while (source_reap(source, &done, 1, 1000) == 0) {
+    while (reader_reap(reader, &done, 1, 100) == 0) {
+        if (atomic_load(&task->progress.is_cancelled)) {
+            reader_cancel(reader, request);
+        }
     }
-    source_destroy(source);
+    reader_destroy(reader);
+    if (request->error == EREMOTEIO) {
+        return error_set(error, request->failure.kind, "%s", request->failure.text);
+    }
     if (request->error != 0) {
         return error_set(error, ERROR_IO, "cannot read %s: %s.", name, strerror(request->error));
     }
@@ -226,9 +301,13 @@ static void run_sample(struct task *task)
             .length_bytes = place.length_bytes,
             .expect_bytes = place.shard_bytes,
             .expect_mtime_ns = place.shard_mtime_ns,
+            .tag = place.tag,
+            .object_bytes = place.object_bytes,
+            .profile = spec->profile,
         };
-        bool has_bytes = !place.is_shard || place.length_bytes > 0;
-        if (!has_bytes || read_sample(&request, &task->error, name) == 0) {
+        bool has_bytes = (!place.is_shard || place.length_bytes > 0) &&
+                         (place.tag == NULL || place.object_bytes > 0);
+        if (!has_bytes || read_sample(task, &request, &task->error, name) == 0) {
             make_sample(task, recipe, &request, &fields, &place, name);
         }
         read_request_clear(&request);
@@ -245,7 +324,8 @@ static void run_operation(struct task *task)
     char warning[ERROR_TEXT_BYTES];
     uint64_t *subset = NULL;
     uint64_t subset_count = 0;
-    if (open_index(task, &was_built, warning) != 0 ||
+    if (open_data(task, &was_built, warning) != 0 ||
+        (needs_whole(task) && open_whole(task, warning) != 0) ||
         (task->request.has_subset &&
          read_subset(task->subset_fd, &subset, &subset_count, &task->error) != 0)) {
         return;
@@ -325,6 +405,7 @@ void task_destroy(struct task *task)
     json_decref(task->reply);
     session_destroy(task->session);
     index_unref(task->index);
+    catalog_unref(task->catalog);
     request_clear(&task->request);
     free(task);
 }

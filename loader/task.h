@@ -20,13 +20,21 @@
 
 enum { TASK_FDS_MAX = 2 };
 
+struct catalog;
+struct catalogs;
+
 struct task {
     /* Set by the control thread; owned by the task until it is done. */
     struct request request;
-    int subset_fd;       /* or -1 */
-    struct index *index; /* of an earlier request for the same urls on this connection, or NULL;
-                            afterwards the index that was used */
-    const char *cache_folder; /* borrowed; NULL: none */
+    int subset_fd;           /* or -1 */
+    struct index *index;     /* of an earlier request for the same urls on this connection, or NULL;
+                                afterwards the index that was used */
+    struct catalog *catalog; /* the same, of remote tars whose index was not known; the index is
+                                then NULL or was completed since */
+    struct remote *remote;   /* borrowed, like the next three; NULL: no remote data */
+    struct store *store;
+    struct catalogs *catalogs;
+    const char *cache_folder; /* NULL: none */
     uint32_t index_threads;
     uint64_t session_id;
     struct bad_samples *bad_samples;

@@ -52,7 +52,7 @@ static void read_all(const struct index *index)
     static const char *const patterns[] = {"jpg;png", "cls"};
     struct index_fields *fields = NULL;
     size_t wanted = index_header(index)->kind == INDEX_TAR ? 2 : 1;
-    index_fields_create(index, patterns, wanted, &fields, NULL);
+    index_fields_create(index, patterns, wanted, true, &fields, NULL);
     for (uint64_t i = 0; i < index_sample_count(index); i++) {
         read_sample(index, fields, i);
     }

@@ -65,8 +65,8 @@ static int print_samples(const struct index *index, const struct arguments *argu
     bool has_fields = arguments->field_count > 0;
     size_t count = has_fields ? arguments->field_count : 1;
     struct index_fields *fields;
-    if (index_fields_create(index, has_fields ? arguments->fields : image, count, &fields, error) <
-        0) {
+    if (index_fields_create(index, has_fields ? arguments->fields : image, count, true, &fields,
+                            error) < 0) {
         return -1;
     }
     for (uint64_t i = 0; i < index_sample_count(index); i++) {

@@ -72,7 +72,7 @@ static inline void expect_samples(const struct index *index, size_t skip, const 
         const char *all[] = {"jpg;txt;cls"};
         struct sample_place place;
         char buffer[4096];
-        assert_int_equal(index_fields_create(index, all, 1, &fields, NULL), 0);
+        assert_int_equal(index_fields_create(index, all, 1, true, &fields, NULL), 0);
         assert_int_equal(index_sample_place(index, fields, i, &place, buffer, sizeof buffer), 0);
         index_fields_destroy(fields);
         snprintf(piece, sizeof piece, "%s%lld:%s", i > 0 ? " " : "", (long long)place.label,

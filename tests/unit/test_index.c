@@ -126,7 +126,7 @@ static void paths_of_files_are_joined_or_too_long(void **state)
     struct index *index = open_url(temporary_path(folder, "f"), NULL, NULL);
     static const char *const pattern[] = {"jpg"};
     struct index_fields *fields;
-    assert_int_equal(index_fields_create(index, pattern, 1, &fields, NULL), 0);
+    assert_int_equal(index_fields_create(index, pattern, 1, true, &fields, NULL), 0);
     struct sample_place place;
     char buffer[4096];
     assert_int_equal(index_sample_place(index, fields, 1, &place, buffer, sizeof buffer), 0);

@@ -66,7 +66,7 @@ static void samples_of_shards_have_fields(void **state)
                                               {NULL, "cat", NULL},
                                               {NULL, "9223372036854775808", NULL}};
     struct index_fields *fields;
-    assert_int_equal(index_fields_create(index, patterns, 3, &fields, NULL), 0);
+    assert_int_equal(index_fields_create(index, patterns, 3, true, &fields, NULL), 0);
     for (uint64_t i = 0; i < 5; i++) {
         struct sample_place place;
         assert_int_equal(index_sample_place(index, fields, i, &place, NULL, 0), 0);
@@ -91,14 +91,14 @@ static void fields_that_are_nowhere_are_refused(void **state)
     struct index_fields *fields;
     struct error error;
     static const char *const patterns[] = {"jpg", "json;yaml"};
-    assert_int_equal(index_fields_create(index, patterns, 2, &fields, &error), -1);
+    assert_int_equal(index_fields_create(index, patterns, 2, true, &fields, &error), -1);
     assert_non_null(strstr(error.text, "json;yaml"));
     assert_non_null(strstr(error.text, "jpg, cls, seg.png, jpeg, png, txt"));
-    assert_int_equal(index_fields_create(index, patterns, 0, &fields, &error), -1);
-    assert_int_equal(index_fields_create(index, patterns, 9, &fields, &error), -1);
+    assert_int_equal(index_fields_create(index, patterns, 0, true, &fields, &error), -1);
+    assert_int_equal(index_fields_create(index, patterns, 9, true, &fields, &error), -1);
     index_unref(index);
     index = open_url(temporary_path(folder, "f"), NULL, NULL);
-    assert_int_equal(index_fields_create(index, patterns, 2, &fields, &error), -1);
+    assert_int_equal(index_fields_create(index, patterns, 2, true, &fields, &error), -1);
     assert_int_equal(error.kind, ERROR_USAGE);
     index_unref(index);
 }

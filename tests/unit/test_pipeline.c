@@ -113,8 +113,8 @@ static void trainer_open(struct trainer *trainer, struct rig *rig, const struct 
 {
     struct error error = {.text = ""};
     trainer->rig = rig;
-    if (session_create(1, spec, rig->index, NULL, 0, rig->bad_samples, &trainer->session, &error) !=
-        0) {
+    struct session_data data = {.index = rig->index, .bad_samples = rig->bad_samples};
+    if (session_create(1, spec, &data, &trainer->session, &error) != 0) {
         fail_msg("%s", error.text);
     }
     trainer->layout = *session_layout(trainer->session);
@@ -322,8 +322,11 @@ static void a_seek_goes_on_as_if_never_elsewhere(void **state)
         penstock_ring_info ring;
         penstock_ring_describe(trainer.ring, &ring);
         struct error error = {.text = ""};
+        struct session_place place = {.epoch = 2, .position = 16};
+        uint64_t left;
         assert_int_equal(
-            pipeline_seek(rig.pipeline, trainer.session, 2, 16, ring.taken_count, &error), 0);
+            pipeline_seek(rig.pipeline, trainer.session, &place, ring.taken_count, &left, &error),
+            0);
         penstock_ring_rewind(trainer.ring);
         for (uint32_t i = 0; i < taken; i++) {
             give_back(&trainer, held[i]); /* after the seek: another stream's slots */
