@@ -39,7 +39,7 @@ MAY_INCLUDE = {
 # Headers of the C library, Linux and the compiler: anyone may include these.
 SYSTEM_HEADERS = set(
     """assert ctype cpuid dirent dlfcn endian errno fcntl fnmatch float ftw getopt glob immintrin
-    inttypes limits locale math mntent netdb poll pthread pwd sched semaphore setjmp signal
+    inttypes limits link locale math mntent netdb poll pthread pwd sched semaphore setjmp signal
     spawn stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
     syslog time unistd arm_acle arm_neon""".split()
 )

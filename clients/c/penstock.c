@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clients/c/ring_private.h"
 #include "ipc/layout.h"
 #include "ipc/region.h"
 
@@ -28,6 +29,8 @@ struct penstock_ring {
     uint64_t waited_us; /* belongs to the thread that waits */
     _Atomic uint32_t held_count;
     _Atomic uint32_t reference_count; /* the handle and every lease */
+    void (*before_unmap)(void *argument);
+    void *before_unmap_argument;
 };
 
 struct penstock_lease {
@@ -125,9 +128,22 @@ static void ring_unref(struct penstock_ring *ring)
     if (atomic_fetch_sub_explicit(&ring->reference_count, 1, memory_order_acq_rel) != 1) {
         return;
     }
+    if (ring->before_unmap != NULL && !is_forked(ring)) {
+        ring->before_unmap(ring->before_unmap_argument);
+    }
     close(ring->release_fd);
     region_close(&ring->region);
     free(ring);
+}
+
+bool ring_before_unmap(penstock_ring *ring, void (*function)(void *argument), void *argument)
+{
+    if (ring->before_unmap != NULL) {
+        return false;
+    }
+    ring->before_unmap = function;
+    ring->before_unmap_argument = argument;
+    return true;
 }
 
 void penstock_ring_close(penstock_ring *ring)

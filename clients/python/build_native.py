@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write the C source of penstock._native from libpenstock's header.
+"""Write the C source of penstock._native from libpenstock's headers.
 
-    python build_native.py clients/c/penstock.h OUTPUT.c
+    python build_native.py OUTPUT.c clients/c/penstock.h clients/c/penstock_cuda.h
 
-The header's declarations between "bindings: begin" and "bindings: end" are the binding; nothing
+The headers' declarations between "bindings: begin" and "bindings: end" are the binding; nothing
 is written twice. The build compiles the output against Python's stable interface.
 """
 
@@ -24,12 +24,14 @@ def declarations(header: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("header", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("header", type=Path, nargs="+")
     arguments = parser.parse_args()
     builder = cffi.FFI()
-    builder.cdef(declarations(arguments.header.read_text()))
-    builder.set_source("penstock._native", '#include "clients/c/penstock.h"')
+    for header in arguments.header:
+        builder.cdef(declarations(header.read_text()))
+    includes = "\n".join(f'#include "clients/c/{header.name}"' for header in arguments.header)
+    builder.set_source("penstock._native", includes)
     builder.emit_c_code(str(arguments.output))
 
 
