@@ -130,20 +130,25 @@ static inline uint32_t spread_nibbles(const uint8_t *nibbles, uint64_t mask, uin
     return taken;
 }
 
-/* A group in zigzag order. False: it has words, which are rare and left to the twin. */
-static inline bool gather_group(struct block_group *group, int8_t values[][BLOCK_COEFFICIENTS],
-                                uint64_t *all_masks)
+/* Where a group's words belong: number of the block * BLOCK_COEFFICIENTS + place in the zigzag. */
+struct word_places {
+    uint32_t count;
+    uint16_t places[GROUP_BLOCKS * BLOCK_COEFFICIENTS];
+};
+
+/* A group in zigzag order, but for the words. Returns its masks, put together. */
+static inline uint64_t gather_group(struct block_group *group, int8_t values[][BLOCK_COEFFICIENTS],
+                                    struct word_places *words)
 {
-    uint64_t sizes = group->sizes;
-    bool has_words = false;
-    *all_masks = 0;
+    uint64_t sizes = group->sizes, all_masks = 0;
+    words->count = 0;
     for (uint32_t i = 0; i < group->count; i++, sizes >>= 4) {
         uint64_t mask, spread[4];
         vec bytes[2];
         memcpy(&mask, group->masks, sizeof mask);
         group->masks += sizes & 15;
         mask = _bzhi_u64(mask, 8 * (uint32_t)(sizes & 15));
-        *all_masks |= mask;
+        all_masks |= mask;
         group->nibbles += (spread_nibbles(group->nibbles, mask << 1, spread) + 1) / 2;
         unpack_nibbles(spread, bytes);
         uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes[0], V_ZERO()));
@@ -153,11 +158,30 @@ static inline bool gather_group(struct block_group *group, int8_t values[][BLOCK
         uint64_t escaped = (low | (uint64_t)high << 32) & mask << 1;
         for (; escaped != 0; escaped &= escaped - 1) {
             int8_t value = (int8_t)*group->escapes++;
-            values[i][_tzcnt_u64(escaped)] = value;
-            has_words |= value == INT8_MIN;
+            uint64_t place = _tzcnt_u64(escaped);
+            values[i][place] = value;
+            words->places[words->count] = (uint16_t)(i * BLOCK_COEFFICIENTS + place);
+            words->count += value == INT8_MIN;
         }
     }
-    return !has_words;
+    return all_masks;
+}
+
+/* False: there are not as many. */
+static bool put_words(struct block_group *group, const struct word_places *words,
+                      const uint16_t *quantisation, int16_t *blocks)
+{
+    if (group->words - group->escapes < 2 * (ptrdiff_t)words->count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < words->count; i++) {
+        uint32_t place = coefficient_natural_order[words->places[i] % BLOCK_COEFFICIENTS];
+        uint32_t block = words->places[i] / BLOCK_COEFFICIENTS;
+        group->words -= 2;
+        blocks[block * BLOCK_COEFFICIENTS + place] =
+            (int16_t)((uint32_t)get_u16(group->words) * quantisation[place]);
+    }
+    return true;
 }
 
 /* For each place of half a block, where in each 16 bytes of the zigzag it is; -1: in others. */
@@ -204,20 +228,17 @@ static bool expand(struct block_group *group, const uint16_t quantisation[BLOCK_
 {
     /* Apart from ordering, so that bytes stored one by one have arrived when they are loaded. */
     int8_t values[GROUP_BLOCKS][BLOCK_COEFFICIENTS];
-    const struct block_group begin = *group;
-    uint64_t all_masks;
+    struct word_places words;
     if (block_sizes_are_wrong(group->sizes)) {
         return false;
     }
-    if (!gather_group(group, values, &all_masks)) {
-        *group = begin;
-        return block_kernels_scalar.expand(group, quantisation, blocks);
+    uint64_t all_masks = gather_group(group, values, &words);
+    for (uint32_t i = 0; i < group->count; i++) {
+        int16_t *block = blocks + (size_t)i * BLOCK_COEFFICIENTS;
+        order_block(values[i], quantisation, block);
+        block[0] = (int16_t)((uint32_t)group->dc[i] * quantisation[0]);
     }
-    for (uint32_t i = 0; i < group->count; i++, blocks += BLOCK_COEFFICIENTS) {
-        order_block(values[i], quantisation, blocks);
-        blocks[0] = (int16_t)((uint32_t)group->dc[i] * quantisation[0]);
-    }
-    return all_masks >> 63 == 0;
+    return all_masks >> 63 == 0 && put_words(group, &words, quantisation, blocks);
 }
 
 const struct block_kernels block_kernels_avx2 = {

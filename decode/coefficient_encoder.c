@@ -7,6 +7,8 @@
 #include "decode/coefficients.h"
 #include "decode/jpeg.h"
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "row_mask() counts from the low bits");
+
 enum {
     INDEX = STREAM_COUNT, /* of the buffers */
     BUFFER_COUNT,
@@ -31,10 +33,22 @@ struct coefficients_encoder {
     struct buffer parts[COMPONENTS_MAX][BUFFER_COUNT]; /* of each component */
     struct buffer joined;                              /* a stream of all components */
     struct buffer record;
+    /* The zigzag's places of the coefficients of a row that row_mask() tells of, as bits. */
+    uint64_t zigzag_bits[8][256];
 };
 
 static const struct image_limits default_limits = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT,
                                                    .scans_max = IMAGE_SCANS_MAX_DEFAULT};
+
+static void fill_zigzag_bits(uint64_t zigzag_bits[8][256])
+{
+    for (uint32_t k = 0; k < BLOCK_COEFFICIENTS; k++) {
+        uint32_t place = coefficient_natural_order[k];
+        for (uint32_t mask = 0; mask < 256; mask++) {
+            zigzag_bits[place / 8][mask] |= (uint64_t)(mask >> place % 8 & 1) << k;
+        }
+    }
+}
 
 struct coefficients_encoder *coefficients_encoder_create(const struct image_limits *limits)
 {
@@ -44,6 +58,7 @@ struct coefficients_encoder *coefficients_encoder_create(const struct image_limi
     }
     encoder->jpeg = jpeg_reader_create(limits != NULL ? limits : &default_limits);
     encoder->packer = stream_packer_create();
+    fill_zigzag_bits(encoder->zigzag_bits);
     if (encoder->jpeg == NULL || encoder->packer == NULL) {
         coefficients_encoder_destroy(encoder);
         return NULL;
@@ -108,45 +123,69 @@ struct cursors {
     bool is_hopeless; /* a coefficient is above DEQUANTISED_MAX */
 };
 
-/* Bit k - 1: coefficient k of the zigzag is not zero. */
-static uint64_t mask_of(const int16_t *block)
+/* A bit for each of a block's 8 rows' coefficients that is not zero. Numbers that lie beside each
+ * other in memory are looked at four at a time. */
+static uint32_t row_mask(const int16_t *row)
 {
-    uint64_t mask = 0;
-    for (uint32_t k = 1; k < BLOCK_COEFFICIENTS; k++) {
-        mask |= (uint64_t)(block[coefficient_natural_order[k]] != 0) << (k - 1);
+    const uint64_t low_bits = 0x7fff7fff7fff7fff;
+    uint64_t four[2];
+    uint32_t mask = 0;
+    memcpy(four, row, sizeof four);
+    for (int i = 0; i < 2; i++) {
+        uint64_t set = (((four[i] & low_bits) + low_bits) | four[i]) & ~low_bits;
+        mask |= (uint32_t)((set >> 15) * 0x1000200040008 >> 48 & 15) << (4 * i);
     }
     return mask;
 }
 
-/* The block's size nibble is returned; words are appended to words[]. */
-static uint32_t put_block(const int16_t *block, const uint16_t *quantisation, struct cursors *to,
-                          int16_t *words, uint32_t *word_count)
+/* Bit k - 1: coefficient k of the zigzag is not zero. */
+static uint64_t mask_of(const struct coefficients_encoder *encoder, const int16_t *block)
 {
-    uint64_t mask = mask_of(block);
+    uint64_t mask = 0;
+    for (int y = 0; y < 8; y++) {
+        mask |= encoder->zigzag_bits[y][row_mask(block + 8 * y)];
+    }
+    return mask >> 1;
+}
+
+/* Nibbles, one a byte, to bytes; up to BLOCK_COEFFICIENTS of them. */
+static void pack_nibbles(const uint8_t nibbles[BLOCK_COEFFICIENTS], uint8_t *target)
+{
+    for (int i = 0; i < BLOCK_COEFFICIENTS / 2; i++) {
+        target[i] = (uint8_t)(nibbles[2 * i] | nibbles[2 * i + 1] << 4);
+    }
+}
+
+/* The block's size nibble is returned; words are appended to words[]. */
+static uint32_t put_block(const struct coefficients_encoder *encoder, const int16_t *block,
+                          const uint16_t *quantisation, struct cursors *to, int16_t *words,
+                          uint32_t *word_count)
+{
+    uint8_t nibbles[BLOCK_COEFFICIENTS] = {0};
+    uint64_t mask = mask_of(encoder, block);
     uint32_t size = mask == 0 ? 0 : (71 - (uint32_t)__builtin_clzll(mask)) / 8;
-    uint32_t taken = 0;
-    for (uint32_t byte = 0; byte < size; byte++) {
-        *to->at[STREAM_MASKS]++ = (uint8_t)(mask >> (8 * byte));
-    }
-    for (; mask != 0; mask &= mask - 1, taken++) {
+    uint32_t taken = 0, largest = 0;
+    uint8_t *escapes = to->at[STREAM_ESCAPES];
+    put_u64(to->at[STREAM_MASKS], mask);
+    to->at[STREAM_MASKS] += size;
+    for (; mask != 0; mask &= mask - 1) {
         uint32_t place = coefficient_natural_order[1 + __builtin_ctzll(mask)];
-        int16_t value = block[place];
-        bool is_small = value >= -8 && value <= 7;
-        uint8_t nibble = is_small ? value & 15 : 0;
-        if (taken % 2 == 0) {
-            *to->at[STREAM_NIBBLES] = nibble;
-        } else {
-            *to->at[STREAM_NIBBLES]++ |= (uint8_t)(nibble << 4);
-        }
-        if (!is_small) {
-            to->is_hopeless |= abs(value * quantisation[place]) > DEQUANTISED_MAX;
-            bool is_byte = value > INT8_MIN && value <= INT8_MAX;
-            *to->at[STREAM_ESCAPES]++ = (uint8_t)(is_byte ? value : INT8_MIN);
-            words[*word_count] = value;
-            *word_count += !is_byte;
+        int32_t value = block[place];
+        uint32_t is_small = (uint32_t)(value + 8) < 16;
+        uint32_t dequantised = (uint32_t)abs(value) * quantisation[place];
+        largest = dequantised > largest ? dequantised : largest;
+        nibbles[taken++] = (uint8_t)((uint32_t)value & 15 & (0 - is_small));
+        *escapes = (uint8_t)value;
+        escapes += 1 - is_small;
+        if (__builtin_expect((uint32_t)(value + INT8_MAX) > 2 * INT8_MAX, 0)) {
+            escapes[-1] = (uint8_t)INT8_MIN;
+            words[(*word_count)++] = (int16_t)value;
         }
     }
-    to->at[STREAM_NIBBLES] += taken % 2;
+    pack_nibbles(nibbles, to->at[STREAM_NIBBLES]);
+    to->at[STREAM_NIBBLES] += (taken + 1) / 2;
+    to->at[STREAM_ESCAPES] = escapes;
+    to->is_hopeless |= largest > DEQUANTISED_MAX;
     return size;
 }
 
@@ -177,16 +216,16 @@ static bool put_dc(const int16_t *blocks, uint32_t count, int quantisation, stru
 }
 
 /* One group; its entry of the index is returned. */
-static uint32_t put_group(const int16_t *blocks, uint32_t count, const uint16_t *quantisation,
-                          struct cursors *to)
+static uint32_t put_group(const struct coefficients_encoder *encoder, const int16_t *blocks,
+                          uint32_t count, const uint16_t *quantisation, struct cursors *to)
 {
     struct cursors from = *to;
     int16_t words[GROUP_BLOCKS * BLOCK_COEFFICIENTS];
     uint32_t word_count = 0;
     uint64_t sizes = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t size = put_block(blocks + (size_t)i * BLOCK_COEFFICIENTS, quantisation, to, words,
-                                  &word_count);
+        uint64_t size = put_block(encoder, blocks + (size_t)i * BLOCK_COEFFICIENTS, quantisation,
+                                  to, words, &word_count);
         sizes |= size << (4 * i);
     }
     for (uint32_t i = 0; i < count; i += 2) {
@@ -205,9 +244,10 @@ static uint32_t put_group(const int16_t *blocks, uint32_t count, const uint16_t 
 static enum decode_status take_row(void *context, uint32_t component, uint32_t row,
                                    const int16_t *blocks, struct decode_error *error)
 {
+    /* A little more than a group has, since blocks are written whole. */
     static const size_t group_bytes_max[BUFFER_COUNT] = {
         [STREAM_SIZES] = GROUP_BLOCKS / 2,        [STREAM_DC] = 2 * GROUP_BLOCKS,
-        [STREAM_MASKS] = 8 * GROUP_BLOCKS,        [STREAM_NIBBLES] = 32 * GROUP_BLOCKS + 1,
+        [STREAM_MASKS] = 8 * GROUP_BLOCKS,        [STREAM_NIBBLES] = 32 * GROUP_BLOCKS,
         [STREAM_ESCAPES] = 3 * 63 * GROUP_BLOCKS, [INDEX] = 4,
     };
     struct coefficients_encoder *encoder = context;
@@ -216,7 +256,7 @@ static enum decode_status take_row(void *context, uint32_t component, uint32_t r
     struct cursors to = {.is_hopeless = false};
     (void)row;
     for (int i = 0; i < BUFFER_COUNT; i++) {
-        if (!reserve(&buffers[i], part->row_groups * group_bytes_max[i])) {
+        if (!reserve(&buffers[i], part->row_groups * group_bytes_max[i] + BLOCK_COEFFICIENTS)) {
             return fail_memory(error);
         }
     }
@@ -224,8 +264,9 @@ static enum decode_status take_row(void *context, uint32_t component, uint32_t r
         to.at[i] = buffers[i].bytes + buffers[i].size_bytes;
     }
     for (uint32_t group = 0; group < part->row_groups; group++) {
-        uint32_t entry = put_group(blocks + (size_t)group * GROUP_BLOCKS * BLOCK_COEFFICIENTS,
-                                   coefficient_group_blocks(part, group), part->quantisation, &to);
+        uint32_t entry =
+            put_group(encoder, blocks + (size_t)group * GROUP_BLOCKS * BLOCK_COEFFICIENTS,
+                      coefficient_group_blocks(part, group), part->quantisation, &to);
         put_u32(buffers[INDEX].bytes + buffers[INDEX].size_bytes, entry);
         buffers[INDEX].size_bytes += 4;
     }
