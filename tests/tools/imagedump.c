@@ -4,7 +4,13 @@
  * Reads lines "X Y WIDTH HEIGHT BAND PATH" from stdin; WIDTH 0 means the whole image; BAND is the
  * most rows asked for at a time. Answers each on stdout with "ok IMAGE_WIDTH IMAGE_HEIGHT BYTES",
  * a newline and BYTES bytes of RGB, or with "STATUS OFFSET REASON" and a newline.
+ *
+ *     imagedump [fast | compact [scalar | avx2 | avx512]]
+ *
+ * With a form, every JPEG that is suitable is made a coefficient record of that form first, and the
+ * record is decoded, with kernels of at most that level.
  */
+#include "decode/coefficients.h"
 #include "decode/image.h"
 
 #include <inttypes.h>
@@ -67,13 +73,34 @@ static uint8_t *decode(struct image_reader *reader, const uint8_t *bytes, size_t
     return NULL;
 }
 
-static void answer(struct image_reader *reader, const char *path, struct image_rect region,
-                   uint32_t band_rows)
+/* The file at `path`, or a record of it, in a fresh buffer that is the caller's. */
+static uint8_t *read_image(struct coefficients_encoder *encoder, int form, const char *path,
+                           size_t *size_bytes)
+{
+    uint8_t *bytes = read_file(path, size_bytes);
+    const uint8_t *record = NULL;
+    size_t record_bytes = 0;
+    struct decode_error error;
+    if (form != 0 && coefficients_encode(encoder, bytes, *size_bytes, (enum coefficients_form)form,
+                                         &record, &record_bytes, &error) == DECODE_OK) {
+        free(bytes);
+        bytes = malloc(record_bytes);
+        if (bytes == NULL) {
+            exit(2);
+        }
+        memcpy(bytes, record, record_bytes);
+        *size_bytes = record_bytes;
+    }
+    return bytes;
+}
+
+static void answer(struct image_reader *reader, struct coefficients_encoder *encoder, int form,
+                   const char *path, struct image_rect region, uint32_t band_rows)
 {
     size_t size_bytes = 0;
     struct image_info info;
     struct decode_error error;
-    uint8_t *bytes = read_file(path, &size_bytes);
+    uint8_t *bytes = read_image(encoder, form, path, &size_bytes);
     uint8_t *pixels = decode(reader, bytes, size_bytes, &region, band_rows, &info, &error);
     if (pixels != NULL) {
         size_t count = (size_t)region.width_px * region.height_px * 3;
@@ -88,11 +115,29 @@ static void answer(struct image_reader *reader, const char *path, struct image_r
     free(bytes);
 }
 
-int main(void)
+static enum kernel_level level_named(const char *name)
 {
-    struct image_reader *reader = image_reader_create(NULL);
+    enum kernel_level level = KERNEL_AVX512;
+    while (level > KERNEL_SCALAR && strcmp(name, kernel_level_name(level)) != 0) {
+        level--;
+    }
+    return level;
+}
+
+int main(int argc, char **argv)
+{
+    const struct image_limits limits = {.pixels_max = IMAGE_PIXELS_MAX_DEFAULT,
+                                        .scans_max = IMAGE_SCANS_MAX_DEFAULT,
+                                        .level_max =
+                                            argc > 2 ? level_named(argv[2]) : KERNEL_AVX512};
+    const char *name = argc > 1 ? argv[1] : "";
+    int form = strcmp(name, "fast") == 0      ? COEFFICIENTS_FAST
+               : strcmp(name, "compact") == 0 ? COEFFICIENTS_COMPACT
+                                              : 0;
+    struct image_reader *reader = image_reader_create(&limits);
+    struct coefficients_encoder *encoder = coefficients_encoder_create(&limits);
     char line[5000];
-    while (reader != NULL && fgets(line, sizeof line, stdin) != NULL) {
+    while (reader != NULL && encoder != NULL && fgets(line, sizeof line, stdin) != NULL) {
         struct image_rect region;
         uint32_t band_rows = 0;
         char path[4096];
@@ -102,8 +147,9 @@ int main(void)
             fprintf(stderr, "imagedump: bad line %s", line);
             return 2;
         }
-        answer(reader, path, region, band_rows);
+        answer(reader, encoder, form, path, region, band_rows);
     }
     image_reader_destroy(reader);
+    coefficients_encoder_destroy(encoder);
     return 0;
 }
