@@ -119,7 +119,7 @@ def test_what_is_no_data_set(tmp_path, folder):
     with pytest.raises(FileNotFoundError):
         penstock.Dataset(tmp_path / "nowhere")
     with pytest.raises(penstock.DatasetError, match="local files"):
-        penstock.Dataset("s3://bucket/x.tar")
+        penstock.Dataset("gs://bucket/x.tar")
     for wrong in (3, None, [], [3]):
         with pytest.raises(penstock.UsageError):
             penstock.Dataset(wrong)

@@ -17,15 +17,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    AccessError,
     ArgumentTypeError,
     DaemonError,
     DatasetError,
     DatasetNotFoundError,
     DependencyError,
     Error,
+    LengthUnknownError,
     OutOfMemoryError,
     PlatformError,
     ProtocolError,
+    ObjectChangedError,
     ReadError,
     SampleError,
     StateError,
@@ -57,6 +60,7 @@ _LAZY = {
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "AccessError",
     "ArgumentTypeError",
     "Batch",
     "DaemonError",
@@ -66,9 +70,11 @@ __all__ = [
     "DatasetNotFoundError",
     "DependencyError",
     "Error",
+    "LengthUnknownError",
     "OutOfMemoryError",
     "PlatformError",
     "ProtocolError",
+    "ObjectChangedError",
     "ReadError",
     "SampleError",
     "StateError",

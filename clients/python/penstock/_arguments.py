@@ -42,12 +42,13 @@ def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     return value
 
 
-def order_of(shuffle: Any) -> str:
+def order_of(shuffle: Any, is_remote_tars: bool = False) -> str:
     """ "sequential", "full" or "window" for ``shuffle=``."""
     if shuffle is None or shuffle is False:
         return "sequential"
     if shuffle is True:
-        return "full"  # local data; windows are for shards that nobody has indexed
+        # Windows need no index of shards that come later: training starts at once.
+        return "window" if is_remote_tars else "full"
     if isinstance(shuffle, str) and shuffle in ORDERS:
         return ORDERS[shuffle]
     raise UsageError(f"shuffle={shuffle!r}: use False, True, 'full' or 'window'")
@@ -64,6 +65,7 @@ def resolve_sampling(
     world_size: int | None,
     drop_last: bool,
     dataset_length: Any,
+    is_remote_tars: bool,
 ) -> Sampling:
     """`dataset_length`: a function; it is asked only for a sampler that has a data set."""
     if batch_sampler is not None:
@@ -73,7 +75,8 @@ def resolve_sampling(
         )
     if seed is not None and positive_int("seed", seed, minimum=0) > SEED_MAX:
         raise UsageError(f"seed={seed!r}: give a whole number, 0 to 2^63 - 1")
-    result = Sampling(order_of(shuffle), 0 if seed is None else int(seed), rank, world_size)
+    result = Sampling(
+        order_of(shuffle, is_remote_tars), 0 if seed is None else int(seed), rank, world_size)
     if sampler is not None:
         if shuffle:
             raise UsageError("sampler= and shuffle= exclude each other; leave one out")

@@ -171,6 +171,8 @@ class Session:
                 "seek",
                 epoch=self._cursor.epoch,
                 position=self._cursor.position,
+                window_ordinal=self._cursor.window_ordinal,
+                window_first=self._cursor.window_first,
                 taken=self._ring.describe().taken_count,
             )
         except (Disconnected, Error) as error:
@@ -178,7 +180,7 @@ class Session:
             return self._attach_again()
         self._ring.rewind()
         self._is_exact = True
-        return answer["batches_left"] > 0
+        return answer["batches_left"] != 0
 
     def _attach_again(self, failures: int = 0) -> bool:
         """Attach at the cursor, with a new daemon if there is none; as `open_at` returns.
@@ -208,9 +210,9 @@ class Session:
                 self._cursor.epoch,
                 self._cursor.position,
             )
-        return batches_left > 0
+        return batches_left != 0
 
-    def _attach(self) -> int:
+    def _attach(self) -> int | None:
         self.close()
         client = self._link.get()
         if client.has_session:
@@ -221,6 +223,8 @@ class Session:
             **self._members,
             "epoch": self._cursor.epoch,
             "position": self._cursor.position,
+            "window_ordinal": self._cursor.window_ordinal,
+            "window_first": self._cursor.window_first,
         }
         with subset_file(self._indices) as send_fds:
             answer, fds = client.request_fds(

@@ -106,6 +106,7 @@ def _sampling(given: dict[str, Any], dataset: Dataset) -> Sampling:
         **{name: given[name] for name in names},
         drop_last=bool(given["drop_last"]),
         dataset_length=lambda: len(dataset),
+        is_remote_tars=dataset.is_remote_tars and dataset.indices is None,
     )
 
 

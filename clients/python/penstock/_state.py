@@ -24,7 +24,7 @@ class Identity:
     """What a state must have in common with the loader that loads it."""
 
     fingerprint: str
-    samples: int
+    samples: int | None  # None while shards are unknown
     order: str
     shuffle_window: int
     seed: int
@@ -66,7 +66,9 @@ class Identity:
                 f"this is no state of a Penstock loader ({type(error).__name__}: {error}); give "
                 "what state_dict() returned"
             ) from error
-        if cursor.epoch < 0 or not 0 <= cursor.position <= self.samples:
+        if cursor.epoch < 0 or not (
+            0 <= cursor.position <= (cursor.position if self.samples is None else self.samples)
+        ):
             raise StateError(
                 f"the state stands at epoch {cursor.epoch}, position {cursor.position} of "
                 f"{self.samples} samples; give what state_dict() returned"
@@ -75,7 +77,8 @@ class Identity:
 
     def _check(self, state: dict[str, Any], dataset: dict[str, Any]) -> None:
         theirs = (dataset["fingerprint"], dataset["samples"])
-        if theirs != (self.fingerprint, self.samples):
+        is_known = theirs[1] is not None and self.samples is not None
+        if theirs[0] != self.fingerprint or (is_known and theirs[1] != self.samples):
             raise StateError(
                 f"the state belongs to another data set: {theirs[1]} samples with fingerprint "
                 f"{theirs[0]}, this loader has {self.samples} with {self.fingerprint}; give the "

@@ -10,7 +10,7 @@ import math
 import numbers
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from .errors import (
     DatasetError,
     DatasetNotFoundError,
     DependencyError,
+    LengthUnknownError,
+    ObjectChangedError,
     UsageError,
 )
 
@@ -37,11 +39,12 @@ MISSING_LABEL = -100
 
 
 class Dataset:
-    """A data set on disk: a folder with a class per sub-folder, or WebDataset tar shards.
+    """A data set on disk or behind URLs: a folder with a class per sub-folder, or WebDataset tar shards.
 
     Args:
         root: a folder; tar shards as a path, a pattern (``*`` and braces,
-            ``"/data/train-{000..146}.tar"``), ``"a::b"``, or a list of these; a torchvision
+            ``"/data/train-{000..146}.tar"``), ``"a::b"``, or a list of these, also behind ``s3://``,
+            ``https://`` and ``http://``; a prefix ``"s3://bucket/train/"`` is a folder; a torchvision
             ``ImageFolder``, whose transform a loader then takes over; another ``Dataset``; a torch
             ``Subset`` of either.
         fields: what a batch has, in its order. Default image and label. A mapping from name to
@@ -98,9 +101,10 @@ class Dataset:
         self._settle()
         if self._indices is not None:
             return len(self._indices)
-        if self._size is not None and self._source.index is None:
-            return self._size
-        return self._index().sample_count
+        length = self.known_length
+        if length is None:
+            raise LengthUnknownError(self.why_length_is_unknown())
+        return length
 
     def __bool__(self) -> bool:
         return True
@@ -109,6 +113,7 @@ class Dataset:
         urls = self._source.urls
         shown = urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
         known = self._source.index is not None or self._indices is not None
+        known = known or self._source.samples is not None
         return f"Dataset({shown}{f', {len(self):,} samples' if known else ''})"
 
     @property
@@ -188,6 +193,7 @@ class Dataset:
     def subset(self, indices: Any) -> Dataset:
         """The samples at these positions of this set, in this order; or where a mask is True."""
         chosen = np.asarray(indices)
+        self._index()  # of all shards
         count = len(self)
         if chosen.dtype == np.bool_:
             if chosen.shape != (count,):
@@ -214,6 +220,7 @@ class Dataset:
         gives the same parts. What is left by rounding down goes to the first parts, one each.
         Inside a part the samples stay in order.
         """
+        self._index()  # of all shards
         lengths = _lengths(fractions, len(self))
         order = np.random.RandomState(seed).permutation(len(self))
         ends = np.cumsum(lengths)
@@ -227,7 +234,31 @@ class Dataset:
     @property
     def source(self) -> dict[str, Any]:
         """The member "source" of the control protocol."""
-        return {"urls": self._source.urls}
+        return self._source.members
+
+    @property
+    def is_remote_tars(self) -> bool:
+        """Whether the names are those of tar shards behind URLs."""
+        return self._source.is_remote_tars
+
+    @property
+    def known_length(self) -> int | None:
+        """Samples, without waiting for the index of remote shards; None while that is unknown."""
+        self._settle()
+        if self._indices is not None:
+            return len(self._indices)
+        if self._source.index is not None or not self._source.is_remote_tars:
+            if self._size is not None and self._source.index is None:
+                return self._size
+            return self._index().sample_count
+        return self._source.count() or self._size
+
+    def why_length_is_unknown(self) -> str:
+        return (
+            f"{self!r}: how many samples its shards hold is not known before all of them were "
+            "read; run 'penstock index' on it once, give Dataset(size=...), or do without the "
+            "length"
+        )
 
     @property
     def indices(self) -> np.ndarray | None:
@@ -243,7 +274,7 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Identifies the samples, whatever folder they lie in; hexadecimal."""
-        fingerprint = self._index().fingerprint
+        fingerprint = self._source.fingerprint()
         if self.indices is None:
             return fingerprint
         if self._indices_digest is None:
@@ -253,10 +284,10 @@ class Dataset:
 
     def open(self, client: Client | None = None) -> None:
         """Make sure that the index is there; asks `client`, or a connection of its own."""
-        self._source.open(client)
+        self._source.introduce(client)
         self._settle()
-        count = self._index().sample_count
-        if self._size is not None and self._indices is None and self._size != count:
+        count = self._source.samples
+        if count is not None and self._size not in (None, count) and self._indices is None:
             raise DatasetError(
                 f"{self!r} was made with size={self._size} but has {count} samples; "
                 "correct size= or leave it out"
@@ -268,7 +299,7 @@ class Dataset:
 
     def check_unchanged(self, client: Client) -> None:
         """DatasetError if `client`'s daemon finds other samples than were seen before."""
-        answer = client.request("dataset", source=self.source)
+        answer = client.request("dataset", source=self.source, wait=False)
         self._source.check(answer["fingerprint"])
 
     def _index(self) -> IndexFile:
@@ -313,53 +344,86 @@ class _Source:
         self.urls = urls
         self.address = None if address is None else os.fspath(address)
         self.index: IndexFile | None = None
+        self.samples: int | None = None  # None while shards are unknown
         self._fingerprint: str | None = None
+        self.members: dict[str, Any] = {"urls": urls}
+        profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        if profile and is_remote(urls[0]):
+            self.members["profile"] = profile
+        self.is_remote_tars = is_remote(urls[0]) and (
+            len(urls) > 1 or urls[0].endswith(".tar") or any(c in urls[0] for c in "{*?[")
+        )
 
     def open(self, client: Client | None) -> IndexFile:
         if self.index is None:
-            if client is None:
-                self._open_alone()
-            else:
-                self._request(client)
+            self._alone(lambda own: self._ask(own, wait=True), client)
         assert self.index is not None
         return self.index
 
-    def _open_alone(self) -> None:
+    def introduce(self, client: Client | None) -> None:
+        """Have what a loader needs: the index or, of remote shards, their names and versions."""
+        if not self.is_remote_tars:
+            self.open(client)
+        elif self._fingerprint is None:
+            self._alone(lambda own: self._ask(own, wait=False), client)
+
+    def fingerprint(self) -> str:
+        self.introduce(None)
+        assert self._fingerprint is not None
+        return self._fingerprint
+
+    def count(self) -> int | None:
+        """Samples, None while shards are unknown."""
+        if self.samples is None:
+            self._alone(lambda own: self._ask(own, wait=False), None)
+        return self.samples
+
+    def _alone(self, ask: Callable[[Client], None], client: Client | None) -> None:
+        if client is not None:
+            ask(client)
+            return
         require_linux()
         from ._client import connect
         from ._wire import Disconnected
 
         with connect(self.address) as own:
             try:
-                self._request(own)
+                ask(own)
             except Disconnected:
                 raise DaemonError(
                     f"the daemon went away while it indexed {self.urls[0]}; see its log"
                     f"{own.log_hint()} and try again"
                 ) from None
 
-    def _request(self, client: Client) -> None:
+    def _ask(self, client: Client, wait: bool) -> None:
         progress = _Progress(self.urls[0])
-        answer, fds = client.request_fds("dataset", progress=progress, source={"urls": self.urls})
+        answer, fds = client.request_fds(
+            "dataset", progress=progress, source=self.members, wait=wait
+        )
         progress.end()
         try:
-            index = IndexFile(fds[0])
+            index = IndexFile(fds[0]) if fds else None
         finally:
             for fd in fds:
                 os.close(fd)
         if answer.get("warning"):
             log_once(logging.WARNING, answer["warning"])
-        self.check(index.fingerprint)
-        self._fingerprint = index.fingerprint
-        self.index = index
-        logger.info("%s: %d samples", self.urls[0], index.sample_count)
+        self.check(answer["fingerprint"])
+        self._fingerprint = answer["fingerprint"]
+        self.samples = answer["samples"]
+        self.index = index if index is not None else self.index
+        if self.samples is not None:
+            logger.info("%s: %d samples", self.urls[0], self.samples)
+        else:
+            logger.info("%s: %d shards, not indexed yet", self.urls[0], answer["shards"])
 
     def check(self, fingerprint: str) -> None:
         """DatasetError if the files are not those that were seen before."""
         if self._fingerprint not in (None, fingerprint):
-            raise DatasetError(
+            kind = ObjectChangedError if is_remote(self.urls[0]) else DatasetError
+            raise kind(
                 f"{self.urls[0]} has changed since it was opened: files were added, removed or "
-                "resized; make the Dataset anew"
+                "replaced ('penstock sync' tells which); make the Dataset anew"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -433,17 +497,29 @@ def _absolute_urls(root: Any) -> list[str]:
     for one in given:
         if not isinstance(one, (str, os.PathLike)):
             raise ArgumentTypeError(f"a data set's path cannot be {one!r}; give str or Path")
-        urls += [_absolute_url(part) for part in os.fspath(one).split("::") if part]
+        urls += [_absolute_url(part) for part in _split(os.fspath(one)) if part]
     if not urls:
         raise UsageError("no path given; give a folder or tar shards")
     return urls
 
 
+def is_remote(url: str) -> bool:
+    return url.startswith(("s3://", "https://", "http://"))
+
+
+def _split(url: str) -> list[str]:
+    """The names in "a::b"; the colons of "http://[::1]/" are none that part."""
+    return [url] if "://[" in url else url.split("::")
+
+
 def _absolute_url(url: str) -> str:
+    if is_remote(url):
+        return url
     url = url.removeprefix("file://")
     if "://" in url:
         raise DatasetError(
-            f"{url}: this version reads local files only; copy or mount the data, and give its path"
+            f"{url}: what can be read is local files, s3://, https:// and http://; copy the data to "
+            "one of these"
         )
     path = os.path.abspath(os.path.expanduser(url))
     is_pattern = "{" in path or glob.has_magic(path)

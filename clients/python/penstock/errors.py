@@ -30,6 +30,18 @@ class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """There is no such folder or shard."""
 
 
+class ObjectChangedError(DatasetError):
+    """A remote object was replaced while it was in use; an epoch never mixes two versions."""
+
+
+class AccessError(Error, PermissionError):
+    """Credentials are missing, wrong or not enough for a remote object."""
+
+
+class LengthUnknownError(Error, TypeError):
+    """How many samples there are is not known before all shards were seen."""
+
+
 class SampleError(Error):
     """A sample could not be made, and the policy is ``on_error="raise"``."""
 
@@ -79,6 +91,9 @@ _BY_KIND: dict[str, type[Error]] = {
     "state": StateError,
     "protocol": ProtocolError,
     "internal": DaemonError,
+    "changed": ObjectChangedError,
+    "access": AccessError,
+    "missing": DatasetNotFoundError,
 }
 
 

@@ -23,6 +23,7 @@ from .dataset import Dataset
 from .errors import (
     DatasetError,
     Error,
+    LengthUnknownError,
     StateError,
     TooManyBadSamplesError,
 )
@@ -176,14 +177,17 @@ class DataLoader:
                     f"{batch:,} (all ranks) with drop_last=True; lower batch_size, or use "
                     "drop_last=False"
                 )
-            logger.info(
-                "rank %d of %d: %s of %s samples, %s batches per epoch",
-                ranks.rank,
-                ranks.world,
-                f"{plan['rank_samples']:,}",
-                f"{plan['samples']:,}",
-                f"{plan['batches_per_epoch']:,}",
-            )
+            if plan["samples"] is None:
+                logger.info("rank %d of %d: starts before all shards are known", ranks.rank, ranks.world)
+            else:
+                logger.info(
+                    "rank %d of %d: %s of %s samples, %s batches per epoch",
+                    ranks.rank,
+                    ranks.world,
+                    f"{plan['rank_samples']:,}",
+                    f"{plan['samples']:,}",
+                    f"{plan['batches_per_epoch']:,}",
+                )
             self._plan, self._ranks = plan, ranks
         return self._ranks
 
@@ -208,10 +212,19 @@ class DataLoader:
             )
         return answer
 
+    def _known_plan(self) -> dict[str, Any]:
+        """The plan with its numbers; LengthUnknownError while shards are unknown."""
+        ranks = self._resolve()
+        if self._plan["samples"] is None:
+            self._plan = self._ask_plan(ranks)
+        if self._plan["samples"] is None:
+            raise LengthUnknownError(self.dataset.why_length_is_unknown())
+        return self._plan
+
     def _identity(self) -> Identity:
         return Identity(
             fingerprint=self.dataset.fingerprint,
-            samples=len(self.dataset),
+            samples=self.dataset.known_length,
             order=self._settings.sampling.order,
             shuffle_window=self._settings.shuffle_window,
             seed=self._settings.sampling.seed,
@@ -221,14 +234,13 @@ class DataLoader:
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank."""
         with self._locked():
-            self._resolve()
-            return self._plan["batches_per_epoch"]
+            return self._known_plan()["batches_per_epoch"]
 
     def _rank_samples_nominal(self) -> int:
         """Samples of the data set over ranks; what this rank really has may be fewer by one."""
         with self._locked():
             world = self._resolve().world
-            samples = self._plan["samples"]
+            samples = self._known_plan()["samples"]
             return samples // world if self.drop_last else -(-samples // world)
 
     @property
@@ -402,7 +414,11 @@ class DataLoader:
     def _check_bad(self, taken: Any) -> None:
         self._epoch_bad += taken.bad_count
         allowed, samples = self._settings.max_errors, self._plan["rank_samples"]
-        if allowed is not None and self._epoch_bad > allowed * samples:
+        if allowed is not None and samples is None:
+            ranks = self._resolve()
+            self._plan = self._ask_plan(ranks)
+            samples = self._plan["rank_samples"]
+        if allowed is not None and samples is not None and self._epoch_bad > allowed * samples:
             self._drop_iterator()
             raise TooManyBadSamplesError(
                 f"{self._epoch_bad} of {samples} samples of epoch {taken.batch.epoch} could not be "

@@ -1,0 +1,158 @@
+"""Data behind s3:// and http://: the same samples, pixels and states as from local files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pathlib
+import sys
+import tarfile
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "python"))
+
+from conftest import make_folder
+from web_origin import Origin
+
+penstock = pytest.importorskip("penstock")
+from penstock import transforms as T  # noqa: E402
+
+SHARDS, BATCH = 10, 16
+TARS = "shard-{000..009}.tar"
+
+pytestmark = pytest.mark.skipif(bool(Origin.missing()), reason=Origin.missing())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _make_shards(folder: pathlib.Path, pictures: list[pathlib.Path]) -> None:
+    for shard in range(SHARDS):
+        with tarfile.open(folder / f"shard-{shard:03}.tar", "w") as tar:
+            for number in range(13 + shard):
+                data = pictures[(shard * 13 + number) % len(pictures)].read_bytes()
+                _add(tar, f"{shard:03}{number:04}.jpg", data)
+                _add(tar, f"{shard:03}{number:04}.cls", str(number % 3).encode())
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A bucket with ten shards and a prefix of pictures, and the environment that leads there."""
+    root = tmp_path_factory.mktemp("origin") / "root"
+    (root / "bucket").mkdir(parents=True)
+    make_folder(root / "bucket" / "train")
+    _make_shards(root / "bucket", sorted((root / "bucket" / "train").rglob("*.jpg")))
+    saved = dict(os.environ)
+    with Origin(root.parent / "server", root) as server:
+        os.environ.update(
+            AWS_ENDPOINT_URL=server.endpoint,
+            AWS_NO_SIGN_REQUEST="true",
+            AWS_REGION="us-east-1",
+            AWS_EC2_METADATA_DISABLED="true",
+        )
+        yield server
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A daemon that knows nothing: a cache folder of its own."""
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "cache"))
+
+
+def _loader(dataset, **options):
+    return penstock.DataLoader(
+        dataset, seed=3, transforms=[T.RandomResizedCrop(32)], output="numpy", **options
+    )
+
+
+def _bytes_of(batch) -> bytes:
+    return batch.sample_ids.astype("<u8").tobytes() + batch[0].tobytes() + batch[1].tobytes()
+
+
+def _run(dataset, epochs: int = 2, **options) -> str:
+    digest = hashlib.sha256()
+    with _loader(dataset, batch_size=BATCH, **options) as loader:
+        for _epoch in range(epochs):
+            for batch in loader:
+                digest.update(_bytes_of(batch))
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("window", [1, 3, 16])
+def test_window_order_of_shards_that_nobody_indexed(origin, fresh, window):
+    local = str(origin.root / "bucket" / TARS)
+    options = {"shuffle_window": window}
+    assert _run(f"s3://bucket/{TARS}", shuffle=True, **options) == _run(
+        local, shuffle="window", **options
+    )
+
+
+@pytest.mark.parametrize("tail", ["even", "pad", "drop"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_and_tails(origin, fresh, tail, world):
+    local = str(origin.root / "bucket" / TARS)
+    options = {"shuffle": "window", "shuffle_window": 3, "last_batch": tail, "world_size": world}
+    for rank in range(world):
+        assert _run(f"s3://bucket/{TARS}", rank=rank, **options) == _run(
+            local, rank=rank, **options
+        )
+
+
+@pytest.mark.parametrize("shuffle", [False, "full"])
+@pytest.mark.parametrize("source", ["s3 braces", "s3 pattern", "http", "a::b"])
+def test_whole_orders(origin, fresh, shuffle, source):
+    names = [f"shard-{number:03}.tar" for number in range(SHARDS)]
+    url = {
+        "s3 braces": f"s3://bucket/{TARS}",
+        "s3 pattern": "s3://bucket/shard-*.tar",
+        "http": [f"{origin.endpoint}/bucket/{name}" for name in names],
+        "a::b": "::".join(f"s3://bucket/{name}" for name in names),
+    }[source]
+    local = str(origin.root / "bucket" / TARS)
+    assert _run(url, 1, shuffle=shuffle) == _run(local, 1, shuffle=shuffle)
+
+
+def test_prefix_is_a_folder(origin, fresh):
+    local = penstock.Dataset(origin.root / "bucket" / "train")
+    remote = penstock.Dataset("s3://bucket/train/")
+    assert (remote.classes, remote.targets) == (local.classes, local.targets)
+    assert _run(remote, shuffle=True) == _run(local, shuffle=True)
+
+
+def test_resume_at_every_batch_without_earlier_windows(origin, fresh, monkeypatch, tmp_path):
+    url = f"s3://bucket/{TARS}"
+    options = {"shuffle": "window", "shuffle_window": 2, "batch_size": BATCH}
+    with _loader(url, **options) as loader:
+        batches = [(batch.state_dict(), _bytes_of(batch)) for batch in loader]
+    for number, (state, _content) in enumerate(batches[:-1]):
+        monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / f"cache-{number}"))
+        with _loader(url, **options) as loader:
+            loader.load_state_dict(state)
+            assert [_bytes_of(batch) for batch in loader] == [
+                content for _state, content in batches[number + 1 :]
+            ]
+
+
+def test_length_is_known_when_all_shards_are(origin, fresh):
+    with _loader(f"s3://bucket/{TARS}", batch_size=BATCH, shuffle=True, shuffle_window=1) as loader:
+        with pytest.raises(TypeError, match="penstock index"):
+            len(loader)
+        count = len(list(loader))
+        assert len(loader) == count
+
+
+def test_what_is_not_there(origin, fresh):
+    for url, said in (
+        ("s3://bucket/shard-{008..012}.tar", "3 of 5"),
+        ("s3://bucket/none-*.tar", "no object matches"),
+        ("s3://bucket/none/", "nothing is there"),
+    ):
+        with pytest.raises(penstock.DatasetNotFoundError, match=said):
+            _loader(url)
