@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+from collections import namedtuple
 from typing import Any
 
 from ._log import logger
@@ -17,6 +19,25 @@ except ImportError as error:  # pragma: no cover - a broken installation
     ) from error
 
 SLOT_ERROR = 1
+
+_CODES = {"uint32_t": "I", "uint64_t": "Q"}
+
+
+def _numbers_of(type_name: str) -> tuple[type, struct.Struct]:
+    """A named tuple for a C struct of numbers and pointers, and what unpacks one.
+
+    Looking at the members one by one takes longer, and longest in a loop that waits for a batch.
+    """
+    fields = ffi.typeof(type_name).fields
+    codes = "@"
+    for _name, field in fields:
+        codes += _CODES.get(field.type.cname, "P")
+        assert struct.calcsize(codes) == field.offset + ffi.sizeof(field.type)
+    return namedtuple(type_name, [name for name, _field in fields]), struct.Struct(codes)
+
+
+#: struct penstock_batch_info; pointers are numbers.
+BatchInfo, _BATCH_INFO = _numbers_of("penstock_batch_info")
 
 
 def _unref(cell: Any, unref: Any = lib.penstock_lease_unref) -> None:
@@ -37,21 +58,20 @@ class Lease:
         self.cell = ffi.gc(ffi.new("penstock_lease **"), _unref)
 
 
-def memory(pointer: Any, size_bytes: int, holder: object) -> Any:
-    """A writable buffer of what a ``uint8_t *`` points to, which keeps `holder` alive."""
-    owned = ffi.gc(pointer, lambda _pointer, _holder=holder: None)
+def memory(address: int, size_bytes: int, holder: object) -> Any:
+    """A writable buffer of what is at `address`, which keeps `holder` alive."""
+    owned = ffi.gc(pointer(address), lambda _pointer, _holder=holder: None)
     return ffi.buffer(owned, size_bytes)
 
 
-def glance(pointer: Any, size_bytes: int) -> Any:
+def glance(address: int, size_bytes: int) -> Any:
     """The same for reading at once: it keeps nothing."""
-    return ffi.buffer(pointer, size_bytes)
+    return ffi.buffer(pointer(address), size_bytes)
 
 
-def error_of(batch: Any) -> tuple[str, str]:
-    """Kind and text of a slot that holds an error (struct penstock_batch_info)."""
-    kind = ffi.string(batch.error_kind).decode(errors="replace")
-    return kind, ffi.string(batch.error_text).decode(errors="replace")
+def pointer(address: int) -> Any:
+    """``uint8_t *``; keeps nothing."""
+    return ffi.cast("uint8_t *", address)
 
 
 class Ring:
@@ -68,15 +88,15 @@ class Ring:
             raise _open_error(status, number, region_bytes)
         self._handle = ffi.gc(result[0], lib.penstock_ring_close)
         self._info = ffi.new("penstock_ring_info *")
-        #: struct penstock_batch_info of the batch taken last; its texts last as long as the lease.
-        self.batch = ffi.new("penstock_batch_info *")
+        self._batch = ffi.new("penstock_batch_info *")
+        self._batch_bytes = ffi.buffer(self._batch)
 
     def take(self, lease: Lease, spin_us: int, timeout_ms: int) -> bool:
         """Let `lease` hold the next batch; False after the time, or after a signal.
 
         Waits without the GIL.
         """
-        status = lib.penstock_ring_next(self._handle, spin_us, timeout_ms, lease.cell, self.batch)
+        status = lib.penstock_ring_next(self._handle, spin_us, timeout_ms, lease.cell, self._batch)
         if status == lib.PENSTOCK_OK:
             return True
         if status == lib.PENSTOCK_TIMED_OUT:
@@ -84,6 +104,20 @@ class Ring:
         if status == lib.PENSTOCK_NO_MEMORY:
             raise OutOfMemoryError("no memory for a batch's record; free some memory")
         raise DaemonError(f"the ring cannot be read (status {status}); make the loader anew")
+
+    def batch(self) -> BatchInfo:
+        """What was taken last."""
+        return BatchInfo._make(_BATCH_INFO.unpack_from(self._batch_bytes))
+
+    def error(self) -> tuple[str, str]:
+        """Kind and text, if that was an error; only while its lease lasts."""
+        kind = ffi.string(self._batch.error_kind).decode(errors="replace")
+        return kind, ffi.string(self._batch.error_text).decode(errors="replace")
+
+    @property
+    def handle(self) -> Any:
+        """``penstock_ring *``, while it is open."""
+        return self._handle
 
     def rewind(self) -> None:
         """Begin the new stream after a seek that the daemon acknowledged."""

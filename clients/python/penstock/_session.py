@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ._client import Client
 from ._link import Link
 from ._log import log_once, logger
-from ._ring import SLOT_ERROR, Lease, Ring, error_of
+from ._ring import SLOT_ERROR, BatchInfo, Lease, Ring
 from ._state import Cursor
 from ._tensors import BatchReader, Prepared
 from ._wire import Disconnected
@@ -28,27 +29,6 @@ _SLICE_MS = 100
 _ATTEMPTS_MAX = 5
 
 
-class Taken:
-    """A batch, and what the header of its slot says beyond it."""
-
-    __slots__ = ("bad_count", "batch", "cursor", "is_last", "samples")
-
-    def __init__(self, batch: Batch, info: Any) -> None:
-        """`info`: struct penstock_batch_info."""
-        batch.epoch = info.epoch
-        batch.step = info.step
-        self.batch = batch
-        self.samples: int = info.valid_count
-        self.bad_count: int = info.bad_count
-        self.is_last = bool(info.is_last)
-        self.cursor = Cursor(
-            info.next_epoch,
-            info.next_position,
-            info.next_window_ordinal,
-            info.next_window_first,
-        )
-
-
 class Session:
     """Attach, take batches, seek; and attach again when the daemon is gone.
 
@@ -57,16 +37,23 @@ class Session:
     """
 
     def __init__(
-        self, link: Link, members: dict[str, Any], indices: np.ndarray | None, output: str
+        self,
+        link: Link,
+        members: dict[str, Any],
+        indices: np.ndarray | None,
+        output: str,
+        on_ring: Callable[[Ring], object] | None = None,
     ) -> None:
+        """`on_ring`: called with each ring that is attached, before it is used."""
         self._link = link
         self._members = members
         self._indices = indices
         self._output = output
+        self._on_ring = on_ring
         self._client: Client | None = None
         self._ring: Ring | None = None
         self._reader: BatchReader | None = None
-        self._bases: dict[int, Any] = {}  # slots that have held a batch, and where they are
+        self._bases: dict[int, int] = {}  # slots that have held a batch, and where they are
         self._prepared: dict[int, Prepared] = {}
         self._cursor = Cursor(0)
         self._is_exact = False  # whether the stream's next batch is known to begin at the cursor
@@ -94,8 +81,11 @@ class Session:
             return self._attach_again(failures=1)
         return is_there or self._seek()
 
-    def take(self, timeout_seconds: float = 0) -> Taken:
-        """The next batch. Raises what the daemon reports, WaitTimeoutError, DaemonError."""
+    def take(self, timeout_seconds: float = 0) -> tuple[Batch, BatchInfo, Cursor]:
+        """The next batch, and the place behind it.
+
+        Raises what the daemon reports, WaitTimeoutError, DaemonError.
+        """
         if not self._is_exact:
             self.open_at(self._cursor)  # an interrupt came between taking and accounting
         deadline = time.monotonic() + timeout_seconds if timeout_seconds > 0 else None
@@ -105,15 +95,18 @@ class Session:
             failures += 0 if self._is_forked() else 1
             self._attach_again(failures)
         assert self._ring is not None
-        info = self._ring.batch
+        info = self._ring.batch()
         if info.kind == SLOT_ERROR:
-            raise error_from(*error_of(info))
-        taken = Taken(self._read(info, lease), info)
-        self._cursor = taken.cursor
+            raise error_from(*self._ring.error())
+        batch = self._read(info, lease)
+        batch.epoch, batch.step = info.epoch, info.step
+        self._cursor = cursor = Cursor(
+            info.next_epoch, info.next_position, info.next_window_ordinal, info.next_window_first
+        )
         self._is_exact = True
-        return taken
+        return batch, info, cursor
 
-    def _read(self, info: Any, lease: Lease) -> Batch:
+    def _read(self, info: BatchInfo, lease: Lease) -> Batch:
         assert self._reader is not None
         if info.held_count >= self.slots:  # keeping this one would leave the daemon without any
             log_once(
@@ -159,6 +152,11 @@ class Session:
                 )
             is_there = ring.take(lease, 0, _SLICE_MS)
         return True
+
+    def has_batch(self) -> bool:
+        """Whether `take` would give one at once."""
+        is_ours = self._ring is not None and not self._is_forked()
+        return is_ours and self._ring.describe().ready_count > 0
 
     def _is_forked(self) -> bool:
         return os.getpid() != self._pid
@@ -238,6 +236,8 @@ class Session:
                 "files (ulimit -n), or restart the daemon"
             )
         self._ring = Ring(fds[0], fds[1], answer["region_bytes"])
+        if self._on_ring is not None:
+            self._on_ring(self._ring)
         self._reader = BatchReader(answer["fields"], self._output)
         self._places = answer["places"]
         self._pid = os.getpid()

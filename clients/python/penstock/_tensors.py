@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._ring import Lease, ffi, glance, memory
+from ._ring import BatchInfo, Lease, ffi, glance, memory, pointer
 from .batch import Batch
 from .errors import DaemonError
 
@@ -41,14 +41,11 @@ class BatchReader:
         #: The batch's fields, then the sample ids and which are valid.
         self._fields = [readers[name] for name in (*names, ID_FIELD, VALID_FIELD)]
 
-    def read(self, info: Any, lease: Lease, copy: bool) -> Batch:
-        """The batch that `lease` holds, but for its place; with `copy` it does not refer to it.
-
-        `info`: the struct penstock_batch_info of `lease`.
-        """
+    def read(self, info: BatchInfo, lease: Lease, copy: bool) -> Batch:
+        """The batch that `lease` holds, but for its place; with `copy` it does not refer to it."""
         return self._batch([field.read(info, lease, copy) for field in self._fields])
 
-    def prepare(self, base: Any, count: int) -> Prepared | None:
+    def prepare(self, base: int, count: int) -> Prepared | None:
         """What `read` will return of a batch of `count` in the slot at `base`, made ahead.
 
         None with fields of text, whose values are in nobody's hands before the batch is there.
@@ -71,19 +68,19 @@ class Prepared:
 
     __slots__ = ("_batch", "_copies", "_holder", "count")
 
-    def __init__(self, fields: list[_TensorField], names: tuple[str, ...], base: Any, count: int):
+    def __init__(self, fields: list[_TensorField], names: tuple[str, ...], base: int, count: int):
         self.count = count
         self._holder: list[Lease] = []
         self._copies: list[tuple[Any, Any, int]] = []
         *values, ids, valid = [self._make(field, base) for field in fields]
         self._batch = Batch(values, names, sample_ids=ids, valid=valid)
 
-    def _make(self, field: _TensorField, base: Any) -> Any:
+    def _make(self, field: _TensorField, base: int) -> Any:
         source, size = base + field.offset, field.size(self.count)
         if size >= COPY_BYTES_BELOW:
             return field.view(memory(source, size, self._holder), self.count)
         value, address = field.empty(self.count)
-        self._copies.append((ffi.cast("uint8_t *", address), source, size))
+        self._copies.append((pointer(address), pointer(source), size))
         return value
 
     def take(self, lease: Lease) -> Batch:
@@ -115,12 +112,12 @@ class _TensorField:
             )
         return size
 
-    def read(self, info: Any, lease: Lease, copy: bool) -> Any:
+    def read(self, info: BatchInfo, lease: Lease, copy: bool) -> Any:
         count = info.place_count
         size = self.size(count)
         if copy or size < COPY_BYTES_BELOW:
             value, address = self.empty(count)
-            ffi.memmove(ffi.cast("uint8_t *", address), info.base + self.offset, size)
+            ffi.memmove(pointer(address), pointer(info.base + self.offset), size)
             return value
         return self.view(memory(info.base + self.offset, size, lease), count)
 
@@ -182,7 +179,7 @@ class _TextField:
         self._side_offset = field.get("side_offset", side_offset)
         self._is_text = field["kind"] == "text"
 
-    def read(self, info: Any, _lease: Lease, _copy: bool) -> list[Any]:
+    def read(self, info: BatchInfo, _lease: Lease, _copy: bool) -> list[Any]:
         count = info.place_count
         table = glance(info.base + self._offset, count * 8)
         places = np.frombuffer(table, "<u4").reshape(count, 2).tolist()

@@ -74,6 +74,10 @@ class ProtocolError(DaemonError):
     """Client and daemon do not understand each other."""
 
 
+class DeviceError(Error):
+    """CUDA refused to take a batch."""
+
+
 class PlatformError(Error, NotImplementedError):
     """Penstock runs on Linux only; importing it works everywhere."""
 

@@ -130,6 +130,9 @@ class DataLoader:
         self._given = {**given, "dataset": dataset}
         self._settings = settings_from(given, dataset)
         self._batch_map = batch_map
+        self._is_finishing = (
+            self._settings.pin_memory or self._settings.device is not None or batch_map is not None
+        )
         self._epoch_seen = getattr(self._settings.sampling.epoch_source, "epoch", None)
         self.sampler = _Sampler(self)
         if self._settings.output == "torch":
@@ -178,7 +181,9 @@ class DataLoader:
                     "drop_last=False"
                 )
             if plan["samples"] is None:
-                logger.info("rank %d of %d: starts before all shards are known", ranks.rank, ranks.world)
+                logger.info(
+                    "rank %d of %d: starts before all shards are known", ranks.rank, ranks.world
+                )
             else:
                 logger.info(
                     "rank %d of %d: %s of %s samples, %s batches per epoch",
@@ -345,9 +350,9 @@ class DataLoader:
             return iterator
 
     def _open_session(self) -> Any:
-        from ._session import Session
-
         if self._session is None:
+            from ._device import open_session
+
             ranks = self._resolve()
             members = {
                 **self._order_members(ranks),
@@ -361,9 +366,7 @@ class DataLoader:
                 "name": os.path.basename(sys.argv[0] if sys.argv else "")[:200],
                 "cpus": sorted(os.sched_getaffinity(0)),
             }
-            self._session = Session(
-                self._link, members, self.dataset.indices, self._settings.output
-            )
+            self._session = open_session(self._link, members, self.dataset.indices, self._settings)
         return self._session
 
     def _job_name(self) -> str:
@@ -381,19 +384,19 @@ class DataLoader:
                     "given a state meanwhile; take a loader per loop that runs at the same time"
                 )
             began = self._meter.began()
-            taken = self._open_session().take(self.timeout)
-            self._cursor = taken.cursor
-            iterator.is_finished = taken.is_last
-            self._meter.ended(began, taken.samples, taken.bad_count)
-            if taken.bad_count:
-                self._check_bad(taken)
-            batch = taken.batch
-            batch._state = (iterator.identity, taken.cursor)
-        return self._finish(batch)
+            batch, info, cursor = self._open_session().take(self.timeout)
+            self._cursor = cursor
+            iterator.is_finished = bool(info.is_last)
+            self._meter.ended(began, info.valid_count, info.bad_count)
+            if info.bad_count:
+                self._check_bad(info.bad_count, info.epoch)
+            batch._state = (iterator.identity, cursor)
+        return self._finish(batch) if self._is_finishing else batch
 
     def _finish(self, batch: Batch) -> Any:
         """What happens in the trainer's process: pinning, the device, batch_map."""
-        if self.pin_memory and self._settings.output == "torch":
+        is_there = getattr(self._session, "is_on_device", False)
+        if self.pin_memory and self._settings.output == "torch" and not is_there:
             import torch
 
             if torch.cuda.is_available():
@@ -402,7 +405,7 @@ class DataLoader:
                 log_once(
                     logging.INFO, "pin_memory=True: torch sees no CUDA device, so batches are not"
                 )
-        if self._settings.device is not None:
+        if self._settings.device is not None and not is_there:
             batch = batch.to(self._settings.device, non_blocking=self.pin_memory)
         if self._batch_map is None:
             return batch
@@ -411,8 +414,8 @@ class DataLoader:
             return batch.replace(result)
         return result
 
-    def _check_bad(self, taken: Any) -> None:
-        self._epoch_bad += taken.bad_count
+    def _check_bad(self, bad_count: int, epoch: int) -> None:
+        self._epoch_bad += bad_count
         allowed, samples = self._settings.max_errors, self._plan["rank_samples"]
         if allowed is not None and samples is None:
             ranks = self._resolve()
@@ -421,7 +424,7 @@ class DataLoader:
         if allowed is not None and samples is not None and self._epoch_bad > allowed * samples:
             self._drop_iterator()
             raise TooManyBadSamplesError(
-                f"{self._epoch_bad} of {samples} samples of epoch {taken.batch.epoch} could not be "
+                f"{self._epoch_bad} of {samples} samples of epoch {epoch} could not be "
                 f"made, more than max_errors={allowed:g} allows; 'penstock errors' names them with "
                 "reasons: mend the files, or raise max_errors"
             )
