@@ -250,18 +250,18 @@ enum answer_verdict answer_check(const struct answer *answer, const struct remot
     if (verdict != ANSWER_GOOD) {
         return verdict;
     }
-    if (answer->content_length_bytes >= 0 &&
-        (uint64_t)answer->content_length_bytes != length_bytes &&
-        (answer->status == 206 || offset_bytes == 0)) {
-        snprintf(why, ANSWER_WHY_BYTES, "the answer has %" PRId64 " bytes instead of %" PRIu64,
-                 answer->content_length_bytes, length_bytes);
-        return ANSWER_BAD;
-    }
     if (answer->status == 200) {
-        if (offset_bytes == 0 && answer->content_length_bytes >= 0 && !answer->has_range) {
+        if (offset_bytes == 0 && !answer->has_range && answer->content_length_bytes >= 0 &&
+            (uint64_t)answer->content_length_bytes == length_bytes) {
             return ANSWER_GOOD;
         }
         snprintf(why, ANSWER_WHY_BYTES, "the whole object came instead of the range (status 200)");
+        return ANSWER_BAD;
+    }
+    if (answer->content_length_bytes >= 0 &&
+        (uint64_t)answer->content_length_bytes != length_bytes) {
+        snprintf(why, ANSWER_WHY_BYTES, "the answer has %" PRId64 " bytes instead of %" PRIu64,
+                 answer->content_length_bytes, length_bytes);
         return ANSWER_BAD;
     }
     if (answer->status != 206 || !answer->has_range || answer->is_range_bad ||

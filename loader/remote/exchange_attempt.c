@@ -51,12 +51,12 @@ static uint64_t patience_ns(const struct exchange *exchange)
 static void give_up(struct exchange *exchange, const char *advice)
 {
     char shown[300];
-    uint64_t quiet_s = (clock_now_ns() - exchange->news_ns) / 1000000000;
+    double quiet_s = (double)(clock_now_ns() - exchange->news_ns) / 1e9;
     error_set(&exchange->error, ERROR_IO,
-              "%s: given up after %u attempts and %llu s without a new byte; the last failure: "
+              "%s: given up after %u attempts and %.1f s without a new byte; the last failure: "
               "%s. %s",
-              s3_address_public(exchange->url, shown, sizeof shown), exchange->tries,
-              (unsigned long long)quiet_s, exchange->last_failure, advice);
+              s3_address_public(exchange->url, shown, sizeof shown), exchange->tries, quiet_s,
+              exchange->last_failure, advice);
     exchange_end(exchange);
 }
 
