@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import pathlib
+from typing import ClassVar
 
 import pytest
 
@@ -39,7 +40,7 @@ class HostPlace:
     It is never freed, as the device's is not while something on a stream may still use it.
     """
 
-    kept = []
+    kept: ClassVar[list] = []
 
     def __init__(self, number):
         self.number, self.torch = number, torch
