@@ -28,6 +28,7 @@ struct buffer {
 struct coefficients_encoder {
     struct jpeg_reader *jpeg;
     struct stream_packer *packer;
+    struct stream_unpacker *unpacker;
     enum coefficients_form form;
     struct coefficient_layout layout;
     struct buffer parts[COMPONENTS_MAX][BUFFER_COUNT]; /* of each component */
@@ -58,8 +59,9 @@ struct coefficients_encoder *coefficients_encoder_create(const struct image_limi
     }
     encoder->jpeg = jpeg_reader_create(limits != NULL ? limits : &default_limits);
     encoder->packer = stream_packer_create();
+    encoder->unpacker = stream_unpacker_create();
     fill_zigzag_bits(encoder->zigzag_bits);
-    if (encoder->jpeg == NULL || encoder->packer == NULL) {
+    if (encoder->jpeg == NULL || encoder->packer == NULL || encoder->unpacker == NULL) {
         coefficients_encoder_destroy(encoder);
         return NULL;
     }
@@ -73,6 +75,7 @@ void coefficients_encoder_destroy(struct coefficients_encoder *encoder)
     }
     jpeg_reader_destroy(encoder->jpeg);
     stream_packer_destroy(encoder->packer);
+    stream_unpacker_destroy(encoder->unpacker);
     for (int i = 0; i < COMPONENTS_MAX; i++) {
         for (int part = 0; part < BUFFER_COUNT; part++) {
             free(encoder->parts[i][part].bytes);
@@ -365,27 +368,42 @@ static bool append_parts(struct coefficients_encoder *encoder, struct buffer *to
     return true;
 }
 
-/* Append a stream, compressed if that is wanted and makes it shorter. */
-static bool append_stream(struct coefficients_encoder *encoder, int stream)
+/* Append encoder->joined to the record, compressed if that makes it shorter. */
+static bool append_joined(struct coefficients_encoder *encoder)
 {
     struct buffer *record = &encoder->record;
-    if (encoder->form == COEFFICIENTS_FAST) {
-        return append_parts(encoder, record, stream);
-    }
-    give_back(&encoder->joined);
-    if (!append_parts(encoder, &encoder->joined, stream) ||
-        !reserve(record, encoder->joined.size_bytes)) {
+    size_t plain_bytes = encoder->joined.size_bytes;
+    if (!reserve(record, plain_bytes)) {
         return false;
     }
     uint8_t *to = record->bytes + record->size_bytes;
-    size_t bytes =
-        stream_pack(encoder->packer, encoder->joined.bytes, encoder->joined.size_bytes, to);
-    if (bytes == 0) {
-        bytes = encoder->joined.size_bytes;
+    size_t bytes = encoder->form == COEFFICIENTS_COMPACT
+                       ? stream_pack(encoder->packer, encoder->joined.bytes, plain_bytes, to)
+                       : 0;
+    if (bytes == 0 && plain_bytes > 0) {
+        bytes = plain_bytes;
         memcpy(to, encoder->joined.bytes, bytes);
     }
     record->size_bytes += bytes;
     return true;
+}
+
+static bool append_stream(struct coefficients_encoder *encoder, int stream)
+{
+    if (encoder->form == COEFFICIENTS_FAST) {
+        return append_parts(encoder, &encoder->record, stream);
+    }
+    give_back(&encoder->joined);
+    return append_parts(encoder, &encoder->joined, stream) && append_joined(encoder);
+}
+
+/* The last steps: everything else is in its place. */
+static void seal(struct coefficients_encoder *encoder)
+{
+    struct buffer *record = &encoder->record;
+    put_u32(record->bytes + HEADER_SIZE, (uint32_t)record->size_bytes);
+    put_u64(record->bytes + HEADER_CHECKSUM,
+            coefficient_checksum(record->bytes, record->size_bytes));
 }
 
 static bool make_record(struct coefficients_encoder *encoder)
@@ -413,10 +431,19 @@ static bool make_record(struct coefficients_encoder *encoder)
         put_u32(record->bytes + sizes_at + 4 * (size_t)stream,
                 (uint32_t)(record->size_bytes - before));
     }
-    put_u32(record->bytes + HEADER_SIZE, (uint32_t)record->size_bytes);
-    put_u64(record->bytes + HEADER_CHECKSUM,
-            coefficient_checksum(record->bytes, record->size_bytes));
+    seal(encoder);
     return true;
+}
+
+static enum decode_status hand_out(const struct coefficients_encoder *encoder,
+                                   const uint8_t **record, size_t *record_bytes,
+                                   struct decode_error *error)
+{
+    *record = encoder->record.bytes;
+    *record_bytes = encoder->record.size_bytes;
+    return *record_bytes <= RECORD_BYTES_MAX
+               ? DECODE_OK
+               : decode_fail(error, DECODE_TOO_LARGE, 0, "too many coefficients for a record");
 }
 
 enum decode_status coefficients_encode(struct coefficients_encoder *encoder, const uint8_t *jpeg,
@@ -434,10 +461,63 @@ enum decode_status coefficients_encode(struct coefficients_encoder *encoder, con
     if (status == DECODE_OK && !make_record(encoder)) {
         status = fail_memory(error);
     }
-    if (status == DECODE_OK && encoder->record.size_bytes > RECORD_BYTES_MAX) {
-        status = decode_fail(error, DECODE_TOO_LARGE, 0, "too many coefficients for a record");
+    return status == DECODE_OK ? hand_out(encoder, record, record_bytes, error) : status;
+}
+
+/* ---- From record to record -------------------------------------------------------------------
+ */
+
+/* A stream of the view, as it is when not compressed, to encoder->joined. */
+static enum decode_status join_stream(struct coefficients_encoder *encoder,
+                                      const struct coefficient_view *view, int stream,
+                                      struct decode_error *error)
+{
+    size_t bytes = view->stream_bytes[stream];
+    give_back(&encoder->joined);
+    if (!reserve(&encoder->joined, bytes + 1)) {
+        return fail_memory(error);
     }
-    *record = encoder->record.bytes;
-    *record_bytes = encoder->record.size_bytes;
-    return status;
+    if (view->stored_bytes[stream] == bytes) {
+        memcpy(encoder->joined.bytes, view->streams[stream], bytes);
+    } else if (!stream_unpack(encoder->unpacker, view->streams[stream], view->stored_bytes[stream],
+                              encoder->joined.bytes, bytes)) {
+        return decode_fail(error, DECODE_CORRUPT, 0, "a coefficient record with a damaged stream");
+    }
+    encoder->joined.size_bytes = bytes;
+    return DECODE_OK;
+}
+
+enum decode_status coefficients_convert(struct coefficients_encoder *encoder, const uint8_t *record,
+                                        size_t record_bytes, enum coefficients_form form,
+                                        const uint8_t **converted, size_t *converted_bytes,
+                                        struct decode_error *error)
+{
+    struct coefficient_view view;
+    struct buffer *to = &encoder->record;
+    enum decode_status status = coefficient_view_open(&view, record, record_bytes, error);
+    if (status != DECODE_OK) {
+        return status;
+    }
+    encoder->form = form;
+    give_back(to);
+    size_t sizes_at = (size_t)(view.index - record) + 4 * (size_t)view.layout.group_count;
+    if (!reserve(to, sizes_at + 4 * STREAM_COUNT)) {
+        return fail_memory(error);
+    }
+    memcpy(to->bytes, record, sizes_at);
+    to->bytes[HEADER_FORM] = (uint8_t)form;
+    to->size_bytes = sizes_at + 4 * STREAM_COUNT;
+    for (int stream = 0; stream < STREAM_COUNT; stream++) {
+        size_t before = to->size_bytes;
+        status = join_stream(encoder, &view, stream, error);
+        if (status == DECODE_OK && !append_joined(encoder)) {
+            status = fail_memory(error);
+        }
+        if (status != DECODE_OK) {
+            return status;
+        }
+        put_u32(to->bytes + sizes_at + 4 * (size_t)stream, (uint32_t)(to->size_bytes - before));
+    }
+    seal(encoder);
+    return hand_out(encoder, converted, converted_bytes, error);
 }

@@ -107,6 +107,34 @@ static void check_record(const uint8_t *record, size_t record_bytes, const uint8
     }
 }
 
+/* A record of the other form that is made of one has its pixels. */
+static void check_convert(const uint8_t *record, size_t record_bytes)
+{
+    struct image_limits limits = limits_of(KERNEL_AVX512);
+    struct coefficients_encoder *encoder = coefficients_encoder_create(&limits);
+    struct image_reader *reader = image_reader_create(&limits);
+    struct image_rect whole = {0, 0, 0, 0};
+    uint8_t *pixels = decode(reader, record, record_bytes, &whole);
+    for (int form = COEFFICIENTS_FAST; form <= COEFFICIENTS_COMPACT && pixels != NULL; form++) {
+        const uint8_t *converted = NULL;
+        size_t converted_bytes = 0;
+        struct decode_error error;
+        if (coefficients_convert(encoder, record, record_bytes, (enum coefficients_form)form,
+                                 &converted, &converted_bytes, &error) != DECODE_OK) {
+            abort();
+        }
+        uint8_t *same = decode(reader, converted, converted_bytes, &whole);
+        if (same == NULL ||
+            memcmp(same, pixels, 3 * (size_t)whole.width_px * whole.height_px) != 0) {
+            abort();
+        }
+        free(same);
+    }
+    free(pixels);
+    image_reader_destroy(reader);
+    coefficients_encoder_destroy(encoder);
+}
+
 /* What is stored of a JPEG is what the direct path decodes. */
 static void check_jpeg(const uint8_t *jpeg, size_t jpeg_bytes)
 {
@@ -146,6 +174,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size_bytes)
         put_u32(record + HEADER_SIZE, (uint32_t)size_bytes);
         put_u64(record + HEADER_CHECKSUM, coefficient_checksum(record, size_bytes));
         check_record(record, size_bytes, NULL);
+        if (bytes[size_bytes - 1] % 8 == 0) {
+            check_convert(record, size_bytes);
+        }
     }
     free(record);
     return 0;

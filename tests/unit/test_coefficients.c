@@ -238,6 +238,46 @@ static void test_damage_is_not_stored(void **state)
     }
 }
 
+/* A record converted is the record encoded, to the byte. */
+static void test_convert(void **state)
+{
+    struct decode_error error;
+    struct coefficients_encoder *one = coefficients_encoder_create(NULL);
+    struct coefficients_encoder *other = coefficients_encoder_create(NULL);
+    (void)state;
+    for (uint32_t i = 0; i < 8; i++) {
+        struct jpeg_sample sample = {.width_px = 1 + 150 * i,
+                                     .height_px = 1 + 40 * i,
+                                     .color = i % 3 == 0 ? SAMPLE_GREY : SAMPLE_YCC,
+                                     .quality = 12 * i + 5};
+        size_t jpeg_bytes = 0;
+        uint8_t *jpeg = jpeg_sample_make(&sample, &jpeg_bytes);
+        for (int from = COEFFICIENTS_FAST; from <= COEFFICIENTS_COMPACT; from++) {
+            for (int to = COEFFICIENTS_FAST; to <= COEFFICIENTS_COMPACT; to++) {
+                const uint8_t *record = NULL, *converted = NULL;
+                size_t record_bytes = 0, converted_bytes = 0;
+                assert_int_equal(coefficients_encode(one, jpeg, jpeg_bytes,
+                                                     (enum coefficients_form)from, &record,
+                                                     &record_bytes, &error),
+                                 DECODE_OK);
+                assert_int_equal(coefficients_convert(other, record, record_bytes,
+                                                      (enum coefficients_form)to, &converted,
+                                                      &converted_bytes, &error),
+                                 DECODE_OK);
+                assert_int_equal(coefficients_encode(one, jpeg, jpeg_bytes,
+                                                     (enum coefficients_form)to, &record,
+                                                     &record_bytes, &error),
+                                 DECODE_OK);
+                assert_int_equal(record_bytes, converted_bytes);
+                assert_memory_equal(record, converted, record_bytes);
+            }
+        }
+        free(jpeg);
+    }
+    coefficients_encoder_destroy(one);
+    coefficients_encoder_destroy(other);
+}
+
 /* Any changed bit is noticed, by image_open() as by coefficients_check(). */
 static void test_changed_records(void **state)
 {
@@ -256,7 +296,7 @@ static void test_changed_records(void **state)
                      DECODE_OK);
     uint8_t *copy = malloc(record_bytes);
     memcpy(copy, record, record_bytes);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 100000; i++) {
         uint32_t bit = random_below((uint32_t)(8 * record_bytes));
         copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
         assert_int_not_equal(coefficients_check(copy, record_bytes, &info, &error), DECODE_OK);
@@ -275,9 +315,13 @@ static void test_changed_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_kind),           cmocka_unit_test(test_grey),
-        cmocka_unit_test(test_many_regions),         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_damage_is_not_stored), cmocka_unit_test(test_changed_records),
+        cmocka_unit_test(test_every_kind),
+        cmocka_unit_test(test_grey),
+        cmocka_unit_test(test_many_regions),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_damage_is_not_stored),
+        cmocka_unit_test(test_changed_records),
+        cmocka_unit_test(test_convert),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
