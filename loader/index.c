@@ -202,6 +202,15 @@ const uint64_t *index_shard_first(const struct index *index)
     return index->shard_first;
 }
 
+void index_shard_object(const struct index *index, uint32_t shard, const char **path,
+                        const char **tag, uint64_t *size_bytes)
+{
+    assert(shard < index->shard_count);
+    *path = index_string(index, index->shards[shard].path);
+    *tag = index_string(index, index->shards[shard].tag);
+    *size_bytes = index->shards[shard].size_bytes;
+}
+
 /* The shard of a sample: a tar's samples name it, a folder is one. */
 static uint32_t shard_of(const struct index *index, uint64_t canonical)
 {

@@ -70,6 +70,10 @@ const char *index_class_name(const struct index *index, uint32_t class_number);
 /* shard_count + 1 canonical indices: shard s holds [first[s], first[s + 1]). */
 const uint64_t *index_shard_first(const struct index *index);
 
+/* A shard's path or URL, and what was indexed of it; the tag is "" for files. */
+void index_shard_object(const struct index *index, uint32_t shard, const char **path,
+                        const char **tag, uint64_t *size_bytes);
+
 /* A sample's id: shard << 32 | position in the shard; a folder is one shard. Stable. */
 uint64_t index_sample_id(const struct index *index, uint64_t canonical);
 /* The reverse; false if there is no such sample. */

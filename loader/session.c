@@ -102,6 +102,7 @@ static bool locate_work(struct session *session, struct work *work)
     request->tag = work->where.tag;
     request->object_bytes = work->where.object_bytes;
     request->profile = session->spec.profile;
+    request->job = read_ahead_job(session->read_ahead);
     request->owner = work;
     request->error = 0;
     work->has_no_bytes = (work->where.is_shard && work->where.length_bytes == 0) ||
@@ -397,6 +398,8 @@ int session_seek(struct session *session, const struct session_place *place, uin
         return error_set(error, ERROR_MEMORY, "no memory for the plan of epoch %llu.",
                          (unsigned long long)place->epoch);
     }
+    read_ahead_move(session->read_ahead, place->epoch, place->position, place->window_ordinal,
+                    place->window_first);
     session_settle_fills(session);
     session_note_time(session);
     return 0;

@@ -127,6 +127,7 @@ bool session_begin_fill(struct session *session)
     struct fill *fill = &session->fills[slot];
     uint8_t *is_good = fill->is_good;
     uint64_t epoch = session->plan_epoch_number;
+    bool is_new_epoch = session->cursor_batch == 0 && session->cut.start == 0;
     struct next_batch next = has_windows ? session_windows_next(session) : take_batch(session);
     *fill = (struct fill){
         .is_active = true,
@@ -144,6 +145,11 @@ bool session_begin_fill(struct session *session)
         .next_window_first = next.next_window_first,
         .is_last = next.is_last,
     };
+    if (is_new_epoch) {
+        read_ahead_move(session->read_ahead, epoch, 0, 0, 0);
+    } else {
+        read_ahead_note(session->read_ahead, epoch, next.slice.first);
+    }
     if (next.error != NULL) {
         fill->error = *next.error;
     }

@@ -5,6 +5,7 @@
 
 #include "ipc/region.h"
 #include "loader/clock.h"
+#include "loader/remote/remote.h"
 #include "loader/session_private.h"
 
 enum { MEMORY_RESERVE_BYTES = 64 * 1024 * 1024 };
@@ -214,6 +215,36 @@ static int begin_at_plan(struct session *session, struct error *error)
     return 0;
 }
 
+static bool is_remote(const struct session_data *data)
+{
+    if (data->catalog != NULL) {
+        return true;
+    }
+    const char *url, *tag;
+    uint64_t size_bytes;
+    index_shard_object(data->index, 0, &url, &tag, &size_bytes);
+    return remote_is_url(url);
+}
+
+static void begin_read_ahead(struct session *session, const struct session_data *data,
+                             uint32_t shard)
+{
+    const struct session_spec *spec = &session->spec;
+    if (data->store == NULL || !is_remote(data)) {
+        return;
+    }
+    struct read_ahead_options options = {.store = data->store,
+                                         .spec = spec,
+                                         .index = session->samples.index,
+                                         .catalog = session->samples.catalog,
+                                         .order = &session->order,
+                                         .subset = session->subset,
+                                         .shard = shard};
+    session->read_ahead = read_ahead_create(&options);
+    read_ahead_move(session->read_ahead, spec->epoch, spec->position, spec->window_ordinal,
+                    spec->window_first);
+}
+
 static int build(struct session *session, const struct session_data *data, struct error *error)
 {
     const struct session_spec *spec = &session->spec;
@@ -236,7 +267,11 @@ static int build(struct session *session, const struct session_data *data, struc
     if (make_ring(session, error) != 0) {
         return -1;
     }
-    return data->catalog != NULL ? 0 : begin_at_plan(session, error);
+    if (data->catalog == NULL && begin_at_plan(session, error) != 0) {
+        return -1;
+    }
+    begin_read_ahead(session, data, shard);
+    return 0;
 }
 
 int session_create(uint64_t id, const struct session_spec *spec, const struct session_data *data,
@@ -249,7 +284,6 @@ int session_create(uint64_t id, const struct session_spec *spec, const struct se
     made->id = id;
     made->spec = *spec;
     samples_init(&made->samples, data->index, data->catalog);
-    made->store = data->store;
     made->bad_samples = data->bad_samples;
     made->opened_ns = clock_now_ns();
     made->noted_ns = made->opened_ns;
@@ -271,6 +305,7 @@ void session_destroy(struct session *session)
     for (uint32_t slot = 0; slot < LAYOUT_SLOTS_MAX; slot++) {
         free(session->fills[slot].is_good);
     }
+    read_ahead_destroy(session->read_ahead);
     plan_epoch_destroy(session->plan);
     ring_destroy(session->ring);
     recipe_destroy(session->recipe);

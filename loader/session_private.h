@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "ipc/layout.h"
+#include "loader/read_ahead.h"
 #include "loader/samples.h"
 #include "loader/session.h"
 #include "loader/wait_window.h"
@@ -57,7 +58,7 @@ struct session {
     uint64_t id;
     struct session_spec spec;
     struct samples samples;
-    struct store *store; /* of remote data; borrowed */
+    struct read_ahead *read_ahead; /* of remote data; else, and without memory, NULL */
     struct recipe *recipe;
     uint64_t *subset;      /* canonical indices in the order of the plan; NULL: all */
     uint64_t *shard_first; /* of the subset's shards, for PLAN_WINDOW; else NULL */
