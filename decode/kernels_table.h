@@ -72,8 +72,8 @@ struct kernels {
 
 extern const struct kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const struct kernels kernels_avx2;   /* AVX2 and F16C */
-extern const struct kernels kernels_avx512; /* F, BW, DQ, VL, VBMI, VNNI */
+extern const struct kernels kernels_avx2;   /* AVX2, F16C, BMI1, BMI2 */
+extern const struct kernels kernels_avx512; /* F, BW, DQ, VL, VBMI, VBMI2, VNNI */
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon;
 #endif
