@@ -60,7 +60,7 @@ def test_the_other_never_notices(place, datasets, kills):
             rig.until("no session", lambda: not sessions(daemon), 1.0)
             if fds is None:
                 fds = len(rig.fd_links(daemon.pid))
-        assert len(rig.fd_links(daemon.pid)) <= fds + 2
+        rig.until("descriptors are closed", lambda: len(rig.fd_links(daemon.pid)) <= fds + 2, 1.0)
 
 
 def test_a_stopped_client_disturbs_nobody(place, datasets):
