@@ -315,8 +315,8 @@ def all_stages(long: bool) -> list[Stage]:
         Stage([release, install_check()], python_tests("release", long)),
     ]
     if long:
-        stages.append(Stage([asan, install_check()], python_tests("asan", False)))
-        stages.append(Stage([tsan, install_check()], python_tests("tsan", False)))
+        stages.append(Stage([release, asan, install_check()], python_tests("asan", False)))
+        stages.append(Stage([release, tsan, install_check()], python_tests("tsan", False)))
     return stages
 
 
