@@ -1,4 +1,5 @@
 /* One shelf: its table of samples, its packs, its journal. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

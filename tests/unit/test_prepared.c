@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
