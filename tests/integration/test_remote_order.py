@@ -156,3 +156,29 @@ def test_what_is_not_there(origin, fresh):
     ):
         with pytest.raises(penstock.DatasetNotFoundError, match=said):
             _loader(url)
+
+
+def _replace(origin, name: str, content: bytes) -> bytes:
+    path = origin.root / "bucket" / name
+    before = path.read_bytes()
+    path.write_bytes(content)
+    origin.listed()
+    return before
+
+
+@pytest.mark.parametrize("consistency", ["pinned", "error"])
+def test_a_shard_that_was_replaced_is_noticed(origin, fresh, monkeypatch, consistency):
+    monkeypatch.setattr("penstock.loader.VERSIONS_SECONDS", 0.0)
+    name = "shard-007.tar"
+    other = (origin.root / "bucket" / "shard-003.tar").read_bytes()
+    options = {"shuffle": "window", "consistency": consistency, "batch_size": BATCH}
+    with _loader(f"s3://bucket/{TARS}", **options) as loader:
+        first = [_bytes_of(batch) for batch in loader]
+        before = _replace(origin, name, other)
+        try:
+            with pytest.raises(penstock.ObjectChangedError, match="anew"):
+                list(loader)
+            with _loader(f"s3://bucket/{TARS}", **options) as anew:
+                assert [_bytes_of(batch) for batch in anew] != first
+        finally:
+            _replace(origin, name, before)

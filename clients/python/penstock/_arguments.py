@@ -76,7 +76,8 @@ def resolve_sampling(
     if seed is not None and positive_int("seed", seed, minimum=0) > SEED_MAX:
         raise UsageError(f"seed={seed!r}: give a whole number, 0 to 2^63 - 1")
     result = Sampling(
-        order_of(shuffle, is_remote_tars), 0 if seed is None else int(seed), rank, world_size)
+        order_of(shuffle, is_remote_tars), 0 if seed is None else int(seed), rank, world_size
+    )
     if sampler is not None:
         if shuffle:
             raise UsageError("sampler= and shuffle= exclude each other; leave one out")

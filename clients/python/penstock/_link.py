@@ -71,6 +71,16 @@ class Link:
             "log: penstock logs"
         )
 
+    def check_versions(self, seconds_max: float) -> None:
+        """ObjectChangedError if remote objects were replaced; looked at if that is so long ago."""
+        if self._dataset.is_remote and self._dataset.seconds_since_check() >= seconds_max:
+            for _attempt in range(_ATTEMPTS_MAX):
+                try:
+                    self._dataset.check_unchanged(self.get())
+                    return
+                except Disconnected:
+                    continue
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:

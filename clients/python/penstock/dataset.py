@@ -10,6 +10,7 @@ import math
 import numbers
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,12 @@ MISSING_LABEL = -100
 
 
 class Dataset:
-    """A data set on disk or behind URLs: a folder with a class per sub-folder, or WebDataset tar shards.
+    """A data set, local or behind URLs: a folder with a class per sub-folder, or WebDataset tars.
 
     Args:
         root: a folder; tar shards as a path, a pattern (``*`` and braces,
-            ``"/data/train-{000..146}.tar"``), ``"a::b"``, or a list of these, also behind ``s3://``,
-            ``https://`` and ``http://``; a prefix ``"s3://bucket/train/"`` is a folder; a torchvision
+            ``"/data/train-{000..146}.tar"``), ``"a::b"``, or a list of these, also behind
+            ``s3://``, ``https://``, ``http://``; a prefix ``"s3://bucket/train/"``; a torchvision
             ``ImageFolder``, whose transform a loader then takes over; another ``Dataset``; a torch
             ``Subset`` of either.
         fields: what a batch has, in its order. Default image and label. A mapping from name to
@@ -237,6 +238,14 @@ class Dataset:
         return self._source.members
 
     @property
+    def is_remote(self) -> bool:
+        return is_remote(self._source.urls[0])
+
+    def seconds_since_check(self) -> float:
+        """Since the versions of remote objects were last looked at."""
+        return time.monotonic() - self._source.checked_at
+
+    @property
     def is_remote_tars(self) -> bool:
         """Whether the names are those of tar shards behind URLs."""
         return self._source.is_remote_tars
@@ -346,6 +355,7 @@ class _Source:
         self.index: IndexFile | None = None
         self.samples: int | None = None  # None while shards are unknown
         self._fingerprint: str | None = None
+        self.checked_at = -math.inf  # time.monotonic()
         self.members: dict[str, Any] = {"urls": urls}
         profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
         if profile and is_remote(urls[0]):
@@ -419,6 +429,7 @@ class _Source:
 
     def check(self, fingerprint: str) -> None:
         """DatasetError if the files are not those that were seen before."""
+        self.checked_at = time.monotonic()
         if self._fingerprint not in (None, fingerprint):
             kind = ObjectChangedError if is_remote(self.urls[0]) else DatasetError
             raise kind(
@@ -427,7 +438,7 @@ class _Source:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "index": None}
+        return {**self.__dict__, "index": None, "checked_at": -math.inf}
 
 
 class _Progress:
@@ -518,8 +529,8 @@ def _absolute_url(url: str) -> str:
     url = url.removeprefix("file://")
     if "://" in url:
         raise DatasetError(
-            f"{url}: what can be read is local files, s3://, https:// and http://; copy the data to "
-            "one of these"
+            f"{url}: what can be read is local files, s3://, https:// and http://; copy the data "
+            "to one of these"
         )
     path = os.path.abspath(os.path.expanduser(url))
     is_pattern = "{" in path or glob.has_magic(path)

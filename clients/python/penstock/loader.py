@@ -29,6 +29,10 @@ from .errors import (
 )
 
 
+#: How old the last look at the versions of remote objects may be when an epoch starts.
+VERSIONS_SECONDS = 30.0
+
+
 class DataLoader:
     """Batches of images and labels, read, decoded and transformed by the Penstock daemon.
 
@@ -74,6 +78,9 @@ class DataLoader:
             ``penstock serve`` if it runs, else a private one that is started and leaves by itself.
         job: name under which ranks belong together; default from launcher, data set and seed.
         batch_map: function of the finished batch; what it returns is given instead.
+        consistency: of remote objects: an epoch sees one version of each, else ObjectChangedError.
+            "pinned": looked for replaced ones when an epoch starts, at most every 30 s; "error":
+            whenever one starts.
 
     ``for batch in loader`` is one epoch from its start, except the first after
     :meth:`load_state_dict`. See :class:`penstock.Batch` for what a batch is.
@@ -120,6 +127,7 @@ class DataLoader:
         address: str | os.PathLike[str] | None = None,
         job: str | None = None,
         batch_map: Callable[[Any], Any] | None = None,
+        consistency: str = "pinned",
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         require_linux()
@@ -130,6 +138,8 @@ class DataLoader:
         self._given = {**given, "dataset": dataset}
         self._settings = settings_from(given, dataset)
         self._batch_map = batch_map
+        arguments.one_of("consistency", consistency, ("pinned", "error"))
+        self._is_strict = consistency == "error"
         self._is_finishing = (
             self._settings.pin_memory or self._settings.device is not None or batch_map is not None
         )
@@ -333,6 +343,7 @@ class DataLoader:
             self._drop_iterator()
             self._follow_sampler()
             self._resolve()
+            self._link.check_versions(0 if self._is_strict else VERSIONS_SECONDS)
             start = Cursor(self._cursor.epoch)
             if self._pending_epoch is not None:
                 start = Cursor(self._pending_epoch)
