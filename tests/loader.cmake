@@ -32,3 +32,6 @@ fuzz_target(request penstock_loader)
 # remote
 add_executable(remotetool tools/remotetool.c) # used by python/test_remote.py
 target_link_libraries(remotetool PRIVATE penstock_remote penstock_base penstock_flags)
+unit_test(s3_address penstock_remote penstock_base)
+unit_test(s3_answer penstock_remote penstock_base)
+fuzz_target(s3_answer penstock_remote penstock_base)

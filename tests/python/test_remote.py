@@ -2,13 +2,17 @@
 that misbehaves. Driven through tests/tools/remotetool.c.
 """
 
+import datetime
+import http.server
 import json
 import os
 import pathlib
 import random
 import subprocess
 import sys
+import threading
 import time
+import typing
 
 import pytest
 
@@ -146,6 +150,152 @@ credential_process = false
         assert tool("read", "s3://bucket/folder/small.txt", AWS_PROFILE=profile).stdout == "hello"
     said = tool.error("read", "s3://bucket/folder/small.txt", REMOTETOOL_PROFILE="broken")
     assert "credential_process" in said
+
+
+class Grantor(http.server.BaseHTTPRequestHandler):
+    """Stands for the instance metadata service, the container endpoint and STS."""
+
+    seconds = 3600
+    answered: typing.ClassVar[list[str]] = []
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def keys(self) -> dict[str, str]:
+        until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.seconds)
+        return {
+            "AccessKeyId": self.moto.access_key,
+            "SecretAccessKey": self.moto.secret_key,
+            "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    def answer(self, text: str, status: int = 200) -> None:
+        self.answered.append(f"{self.command} {self.path}")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_PUT(self) -> None:
+        fits = self.path == "/latest/api/token" and self.headers.get(
+            "X-aws-ec2-metadata-token-ttl-seconds"
+        )
+        self.answer("session-token" if fits else "", 200 if fits else 404)
+
+    def do_GET(self) -> None:
+        folder = "/latest/meta-data/iam/security-credentials/"
+        if self.path.startswith(folder):
+            if self.headers.get("X-aws-ec2-metadata-token") != "session-token":
+                self.answer("", 401)
+            else:
+                name = self.path.removeprefix(folder)
+                self.answer(json.dumps(self.keys()) if name else "machine-role")
+        elif self.path == "/container" and self.headers.get("Authorization") == "Bearer x":
+            self.answer(json.dumps(self.keys()))
+        else:
+            self.answer("", 403)
+
+    def do_POST(self) -> None:
+        form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        is_web = (
+            "Action=AssumeRoleWithWebIdentity" in form and "WebIdentityToken=web%2Ftoken" in form
+        )
+        if not is_web:
+            self.answer(
+                "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", 403
+            )
+            return
+        fields = "".join(f"<{name}>{value}</{name}>" for name, value in self.keys().items())
+        token = "<SessionToken>IGNORED</SessionToken>"
+        self.answer(f"<R><Credentials>{fields}{token}</Credentials></R>")
+
+
+@pytest.fixture
+def grantor(moto):
+    handler = type("Here", (Grantor,), {"moto": moto, "answered": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_credentials_of_machine_and_container(grantor, moto, tmp_path):
+    (tmp_path / "token").write_text("Bearer x\n")
+    machine = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": grantor.endpoint}
+    container = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{grantor.endpoint}/container",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for place in (machine, container):
+        tool = Tool({"AWS_ENDPOINT_URL": moto.endpoint, **place})
+        read = tool("read", "s3://bucket/folder/small.txt")
+        assert read.stdout == "hello", read.stderr
+    said = tool.error(
+        "read",
+        "s3://bucket/folder/small.txt",
+        AWS_CONTAINER_CREDENTIALS_FULL_URI="http://example.com/keys",
+    )
+    assert "AWS_CONTAINER_CREDENTIALS_FULL_URI" in said
+    said = tool.error(
+        "read",
+        "s3://bucket/folder/small.txt",
+        AWS_CONTAINER_CREDENTIALS_FULL_URI=f"{grantor.endpoint}/other",
+    )
+    assert "container" in said and "403" in said
+
+
+def test_credentials_of_a_web_identity(grantor, moto, tmp_path):
+    (tmp_path / "web").write_text("web/token")
+    tool = Tool(
+        {
+            "AWS_ENDPOINT_URL": moto.endpoint,
+            "AWS_ENDPOINT_URL_STS": grantor.endpoint,
+            "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "web"),
+            "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/reader",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+    )
+    tool("read", "s3://bucket/folder/small.txt")
+    assert set(grantor.answered) == {"POST /"}  # moto refuses the made token, which is renewed
+    (tmp_path / "web").write_text("another")
+    said = tool.error("read", "s3://bucket/folder/small.txt")
+    assert "role/reader" in said and "AccessDenied" in said and "another" not in said
+
+
+def test_short_lived_credentials_are_renewed(grantor, moto, faulty, tmp_path):
+    grantor.seconds = 14  # of which the last 10 are not used
+    faulty.faults({"kind": "stall", "at": 1000, "count": 3})
+    tool = Tool(
+        {
+            "AWS_ENDPOINT_URL": faulty.endpoint,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": grantor.endpoint,
+            "REMOTETOOL_STALL_MS": "5500",
+        }
+    )
+    done = tool("get", str(tmp_path / "out"), str(PART), "1", "s3://bucket/x.tar")
+    assert done.returncode == 0, done.stderr
+    assert grantor.answered.count("PUT /latest/api/token") >= 2
+
+
+def test_expired_tokens_are_renewed(grantor, faulty, tmp_path):
+    expired = {"kind": "status", "status": 400, "code": "ExpiredToken", "count": 1, "skip": 3}
+    faulty.faults(expired)
+    tool = Tool(
+        {
+            "AWS_ENDPOINT_URL": faulty.endpoint,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": grantor.endpoint,
+        }
+    )
+    done = tool("get", str(tmp_path / "out"), str(PART), "1", "s3://bucket/x.tar")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_bytes() == whole(faulty)
+    assert grantor.answered.count("PUT /latest/api/token") == 2
+    faulty.faults(dict(expired, count=-1))
+    said = tool.error("get", "-", str(PART), "1", "s3://bucket/x.tar")
+    assert said.startswith("access:") and "ExpiredToken" in said
 
 
 # ---- TLS ----------------------------------------------------------------------------------------
