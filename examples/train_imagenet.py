@@ -51,6 +51,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--device", help="cpu, cuda, ...; default: cuda if there is one")
     add("--amp", action="store_true", help="forward and loss in bfloat16 where that is safe")
+    add("--channels-last", action="store_true", help="NHWC memory for model and pictures")
     add("--image-size", type=int, default=224)
     add("--checkpoint", metavar="PATH", default="checkpoint.pt", help="where to save")
     add("--checkpoint-freq", type=int, default=500, help="steps between two; also every epoch")
@@ -109,6 +110,7 @@ def make_train_loader(args: argparse.Namespace, place: Place) -> penstock.DataLo
         drop_last=True,
         num_workers=args.workers,
         device=place.device,
+        memory_format="channels_last" if args.channels_last else None,
         transforms=[
             T.RandomResizedCrop(args.image_size),
             T.RandomHorizontalFlip(),
@@ -125,6 +127,7 @@ def make_val_loader(args: argparse.Namespace, place: Place) -> penstock.DataLoad
         last_batch="pad",
         num_workers=args.workers,
         device=place.device,
+        memory_format="channels_last" if args.channels_last else None,
         transforms=[
             T.Resize(args.image_size * 256 // 224),
             T.CenterCrop(args.image_size),
@@ -175,7 +178,9 @@ class Run:
         self.args, self.place = args, place
         self.val = make_val_loader(args, place)
         self.train = make_train_loader(args, place)
-        self.model = make_model(args.arch, len(self.train.dataset.classes)).to(place.device)
+        form = torch.channels_last if args.channels_last else torch.contiguous_format
+        self.model = make_model(args.arch, len(self.train.dataset.classes))
+        self.model = self.model.to(place.device, memory_format=form)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay
         )

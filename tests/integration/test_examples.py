@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -36,10 +37,18 @@ def environment(place):
     return {
         **os.environ,
         **place.environment(),
-        "PYTHONPATH": os.pathsep.join([str(SCHEMAS), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": python_path(),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+
+
+@functools.cache
+def python_path():
+    """Where torchvision cannot be imported because it is built for CUDA, with what mends that."""
+    path = os.environ.get("PYTHONPATH", "")
+    tried = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True)
+    return path if tried.returncode == 0 else os.pathsep.join([str(SCHEMAS), path])
 
 
 def run(place, script, *arguments, processes=1, cwd=None):
@@ -146,6 +155,11 @@ def test_imagenet_on_two_processes(place, imagenet, tmp_path):
     assert one[-1]["evaluated"] == 37
 
 
+def test_imagenet_with_channels_last_and_amp(place, imagenet, tmp_path):
+    made = train_imagenet(place, imagenet, tmp_path / "a", "--channels-last", "--amp", epochs=1)
+    assert made[-1]["evaluated"] == 37
+
+
 def test_classic_script(place, imagenet, tmp_path):
     run(place, "imagenet_classic.py", imagenet, "-a", "resnet18", *SMALL, cwd=tmp_path)
     assert (tmp_path / "checkpoint.pth.tar").exists()
@@ -186,3 +200,9 @@ def test_accelerate_on_two_processes(place, imagenet, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # which makes its processes one group
     said = run(place, "accelerate_loop.py", imagenet, *SMALL, processes=2, cwd=tmp_path)
     assert "of 37 right" in said
+
+
+def test_hugging_face_trainer(place, imagenet, tmp_path):
+    pytest.importorskip("transformers")
+    arguments = [imagenet, *SMALL, "--folder", tmp_path]
+    assert "eval_accuracy" in run(place, "hf_trainer_loop.py", *arguments, cwd=tmp_path)
