@@ -6,7 +6,10 @@ import importlib.util
 import itertools
 import os
 import pathlib
+import shutil
+import tempfile
 
+import command_line
 import pytest
 
 CLASSES = ("ant", "bee", "cat")
@@ -88,3 +91,27 @@ def torchvision():
     except Exception as error:  # whatever is wrong with it
         pytest.skip(f"torchvision: {error}")
     return torchvision
+
+
+@pytest.fixture
+def tool():
+    """`tmp_path` may be too long for a socket."""
+    with tempfile.TemporaryDirectory(prefix="ps-", dir="/tmp") as folder:
+        tool = command_line.Tool(pathlib.Path(folder))
+        yield tool
+        for daemon in tool.daemons:
+            daemon.terminate()
+            daemon.communicate(timeout=command_line.SECONDS_MAX)
+        for path in tool.runtime.glob("*.sock"):
+            if command_line.is_answered(path):
+                tool("stop", "--address", path)
+
+
+@pytest.fixture
+def bad_folder(folder, tmp_path) -> pathlib.Path:
+    """60 pictures and a cut one."""
+    root = tmp_path / "pictures"
+    shutil.copytree(folder, root)
+    whole = (folder / "ant" / "000.jpg").read_bytes()
+    (root / "ant" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return root

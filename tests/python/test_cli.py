@@ -12,105 +12,18 @@ import socket
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from command_line import SECONDS_MAX, Tool, is_answered
 
 pytest.importorskip("penstock")
 np = pytest.importorskip("numpy")
 Image = pytest.importorskip("PIL.Image")
 
 COMMANDS = "serve stop status top logs errors index ls show bench doctor".split()
-SECONDS_MAX = 60
-
-
-class Tool:
-    """Runs ``penstock`` with a cache and a runtime folder of its own."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.runtime = base / "run" / "penstock"
-        self.runtime.mkdir(parents=True, mode=0o700)
-        os.chmod(base / "run", 0o700)
-        self.socket = base / "own.sock"
-        self.environment = {
-            **os.environ,
-            "XDG_RUNTIME_DIR": str(base / "run"),
-            "PENSTOCK_CACHE": str(base / "cache"),
-        }
-        self.environment.pop("PENSTOCK_ADDRESS", None)
-        self.daemons: list[subprocess.Popen] = []
-
-    def start(self, *arguments: object, **more: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "penstock", *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.base,
-            env={**self.environment, **more},
-        )
-
-    def __call__(self, *arguments: object, code: int = 0, **more: str) -> str:
-        """Standard output of a command that ends with `code`; errors must be one line."""
-        process = self.start(*arguments, **more)
-        output, errors = process.communicate(timeout=SECONDS_MAX)
-        assert process.returncode == code, output + errors
-        assert "Traceback" not in errors
-        if code:
-            assert re.fullmatch(r"penstock: [^\n]+\n", errors), errors
-            self.error = errors
-        return output
-
-    def json(self, *arguments: object, **more: str) -> dict:
-        output = self(*arguments, "--json", **more)
-        assert "\x1b" not in output
-        return json.loads(output)
-
-    def serve(self, *arguments: object, path: Path | None = None) -> subprocess.Popen:
-        """A daemon in the foreground of `path`, ready."""
-        path = path or self.socket
-        process = self.start("serve", "--socket", path, *arguments)
-        self.daemons.append(process)
-        deadline = time.monotonic() + SECONDS_MAX
-        while not is_answered(path):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return process
-
-
-def is_answered(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
-@pytest.fixture
-def tool():
-    """`tmp_path` may be too long for a socket."""
-    with tempfile.TemporaryDirectory(prefix="ps-", dir="/tmp") as folder:
-        tool = Tool(Path(folder))
-        yield tool
-        for daemon in tool.daemons:
-            daemon.terminate()
-            daemon.communicate(timeout=SECONDS_MAX)
-        for path in tool.runtime.glob("*.sock"):
-            if is_answered(path):
-                tool("stop", "--address", path)
-
-
-@pytest.fixture
-def bad_folder(folder, tmp_path) -> Path:
-    """60 pictures and a cut one."""
-    root = tmp_path / "pictures"
-    shutil.copytree(folder, root)
-    whole = (folder / "ant" / "000.jpg").read_bytes()
-    (root / "ant" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    return root
 
 
 # ---- The tool itself -----------------------------------------------------------------------------
