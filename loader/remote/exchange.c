@@ -233,7 +233,7 @@ static bool is_worth_hedging(const struct exchange *exchange, uint64_t now_ns)
     return !exchange->is_write && !exchange->is_single && !exchange->is_tag_asked &&
            (first->transfer == NULL) != (second->transfer == NULL) &&
            remote->active_count < remote->options.connections_max + 8 &&
-           pace_is_slow(&remote->pace, only->received_bytes + left_bytes,
+           pace_is_slow(&remote->pace, only->received_bytes, left_bytes,
                         now_ns > only->started_ns ? now_ns - only->started_ns : 0) &&
            pace_may_hedge(&remote->pace, remote->options.hedge_percent);
 }

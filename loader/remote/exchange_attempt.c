@@ -256,6 +256,7 @@ static void judge_complete(struct attempt *attempt, const struct answer *answer,
         return;
     }
     remote->counts.hedges_won += attempt->is_hedge;
+    remote->pace.hedges_won += attempt->is_hedge;
     uint64_t body_ns =
         result->total_ns > result->first_byte_ns ? result->total_ns - result->first_byte_ns : 1;
     pace_note(&remote->pace, result->first_byte_ns, attempt->received_bytes, body_ns);

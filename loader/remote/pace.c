@@ -44,22 +44,35 @@ void pace_note(struct pace *pace, uint64_t first_byte_ns, uint64_t body_bytes, u
     }
 }
 
-bool pace_is_slow(const struct pace *pace, uint64_t bytes, uint64_t elapsed_ns)
+static double expected_ns(const struct pace *pace, uint64_t bytes)
 {
-    bool is_rate_needed = bytes >= RATE_BYTES_MIN;
-    if (pace->median_first_byte_ns == 0 || (is_rate_needed && pace->median_bytes_per_second == 0)) {
+    double expected = (double)pace->median_first_byte_ns;
+    if (pace->median_bytes_per_second != 0) {
+        expected += (double)bytes * 1e9 / (double)pace->median_bytes_per_second;
+    }
+    return expected;
+}
+
+bool pace_is_slow(const struct pace *pace, uint64_t received_bytes, uint64_t left_bytes,
+                  uint64_t elapsed_ns)
+{
+    bool is_rate_needed = received_bytes + left_bytes >= RATE_BYTES_MIN;
+    double elapsed = (double)elapsed_ns;
+    if (pace->median_first_byte_ns == 0 || (is_rate_needed && pace->median_bytes_per_second == 0) ||
+        elapsed_ns <= SLOW_MIN_MS * (uint64_t)1000000 ||
+        elapsed <= SLOW_FACTOR * expected_ns(pace, received_bytes + left_bytes)) {
         return false;
     }
-    double expected_ns = (double)pace->median_first_byte_ns;
-    if (pace->median_bytes_per_second != 0) {
-        expected_ns += (double)bytes * 1e9 / (double)pace->median_bytes_per_second;
-    }
-    return (double)elapsed_ns > SLOW_FACTOR * expected_ns && elapsed_ns > SLOW_MIN_MS * 1000000u;
+    /* At its own pace so far, the rest will take: */
+    double rest_ns = elapsed * (double)left_bytes / (double)(received_bytes + 1);
+    return received_bytes == 0 || rest_ns > 2 * expected_ns(pace, left_bytes);
 }
 
 bool pace_may_hedge(const struct pace *pace, uint32_t percent_max)
 {
-    return percent_max <= 100 && (pace->hedges + 1) * 100 <= pace->requests * percent_max;
+    uint64_t vain = pace->hedges - pace->hedges_won;
+    return percent_max <= 100 && (pace->hedges + 1) * 100 <= pace->requests * percent_max &&
+           vain * 100 <= pace->requests;
 }
 
 static uint64_t next_random(struct pace *pace)

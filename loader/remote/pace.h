@@ -18,17 +18,20 @@ struct pace {
     uint32_t first_byte_count, rate_count; /* noted so far, also those that were overwritten */
     uint64_t median_first_byte_ns;         /* 0: too few */
     uint64_t median_bytes_per_second;
-    uint64_t requests, hedges;
+    uint64_t requests, hedges, hedges_won;
     uint64_t random; /* state of the generator; any seed but 0 */
 };
 
 /* A request that went well: the time to its first byte (0: not known), then its body. */
 void pace_note(struct pace *pace, uint64_t first_byte_ns, uint64_t body_bytes, uint64_t body_ns);
 
-/* Whether a request for so many bytes has taken unusually long. Never before enough went well. */
-bool pace_is_slow(const struct pace *pace, uint64_t bytes, uint64_t elapsed_ns);
+/* Whether a request has taken unusually long, and a new one for the bytes that are left would
+ * likely end much sooner. Never before enough went well. */
+bool pace_is_slow(const struct pace *pace, uint64_t received_bytes, uint64_t left_bytes,
+                  uint64_t elapsed_ns);
 
-/* Whether one more second request stays within percent_max of all. */
+/* Whether one more second request stays within percent_max of all, and those that were in vain,
+ * because the first ones ended sooner, within 1%. */
 bool pace_may_hedge(const struct pace *pace, uint32_t percent_max);
 
 /* Random, growing with the failures in a row (>= 1), at most delay_max_ms. */

@@ -151,19 +151,27 @@ static void test_pace(void **state)
     (void)state;
     struct pace pace = {.random = 1};
     const uint64_t ms = 1000000;
-    assert_false(pace_is_slow(&pace, 8 << 20, 100000 * ms));
+    assert_false(pace_is_slow(&pace, 0, 8 << 20, 100000 * ms));
     for (int i = 0; i < 32; i++) {
         pace_note(&pace, 20 * ms, 8 << 20, 80 * ms); /* 100 MiB/s */
     }
-    assert_false(pace_is_slow(&pace, 8 << 20, 400 * ms)); /* 4 times, but soon yet */
-    assert_true(pace_is_slow(&pace, 8 << 20, 600 * ms));
-    assert_false(pace_is_slow(&pace, 80 << 20, 2000 * ms));
+    assert_false(pace_is_slow(&pace, 0, 8 << 20, 400 * ms)); /* 4 times, but soon yet */
+    assert_true(pace_is_slow(&pace, 0, 8 << 20, 600 * ms));
+    assert_true(pace_is_slow(&pace, 1 << 20, 7 << 20, 600 * ms));
+    assert_false(pace_is_slow(&pace, 15 << 19, 1 << 19, 600 * ms)); /* nearly there */
+    assert_false(pace_is_slow(&pace, 0, 80 << 20, 2000 * ms));
     pace.requests = 19;
     assert_false(pace_may_hedge(&pace, 5));
     pace.requests = 20;
     assert_true(pace_may_hedge(&pace, 5));
     pace.hedges = 1;
     assert_false(pace_may_hedge(&pace, 5));
+    pace.requests = 100;
+    assert_true(pace_may_hedge(&pace, 5));
+    pace.hedges = 2;
+    assert_false(pace_may_hedge(&pace, 5)); /* both in vain */
+    pace.hedges_won = 2;
+    assert_true(pace_may_hedge(&pace, 5));
     assert_false(pace_may_hedge(&pace, UINT32_MAX));
     for (uint32_t failures = 1; failures < 100; failures++) {
         uint64_t delay_ns = pace_delay_ns(&pace, failures, 2500);
