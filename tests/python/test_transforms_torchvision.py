@@ -30,11 +30,11 @@ pytestmark = [
 try:
     import torch
 
-    try:  # a torchvision built for CUDA expects these operators, which its own library declares
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:  # built for CUDA beside a CPU torch: its own library cannot declare these
         torch.library.define("torchvision::nms", "(Tensor a, Tensor b, float c) -> Tensor")
         torch.library.define("torchvision::qnms", "(Tensor a, Tensor b, float c) -> Tensor")
-    except RuntimeError:
-        pass
     from torchvision.transforms import v2 as T
     from torchvision.transforms.v2 import functional as F
 except Exception:  # whatever is wrong with it, there is the other way
