@@ -6,6 +6,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 TORCH_VERSION=2.13.0
+TORCHVISION_VERSION=$(sed -n 's/^torchvision==//p' "$ROOT/tools/requirements.txt")
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '%s\n' "$*"; }
@@ -86,17 +87,27 @@ pip_install() {
     "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"
 }
 
+# cpu_build REQUIREMENT: from pip's own places, else from PyTorch's index.
+cpu_build() {
+    pip_install --no-deps "$1" 2>/dev/null && return 0
+    pip_install --no-deps --retries 1 --timeout 20 --extra-index-url "$TORCH_CPU_INDEX" "$1" \
+        2>/dev/null
+}
+
 # The CPU build of torch. A machine with an NVIDIA GPU can put its own build of this version into
 # .venv; it is left alone. PyPI's own build, with gigabytes of CUDA libraries, is the last resort.
+# torchvision has to be built for the torch beside it, or "import torchvision" fails.
 torch_environment() {
     local found
     found=$("$VENV/bin/python" -c \
         'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)
     [ "${found%%+*}" = "$TORCH_VERSION" ] && return 0
     say "Installing torch $TORCH_VERSION into .venv"
-    pip_install --no-deps "torch==$TORCH_VERSION+cpu" 2>/dev/null && return 0
-    pip_install --no-deps --retries 1 --timeout 20 --extra-index-url "$TORCH_CPU_INDEX" \
-        "torch==$TORCH_VERSION+cpu" 2>/dev/null && return 0
+    if cpu_build "torch==$TORCH_VERSION+cpu"; then
+        cpu_build "torchvision==$TORCHVISION_VERSION+cpu" ||
+            say "No CPU build of torchvision to be had; only the demo and the tests can use PyPI's"
+        return 0
+    fi
     say "There is no CPU build of torch to be had; taking PyPI's (gigabytes)"
     pip_install "torch==$TORCH_VERSION"
 }
