@@ -228,7 +228,9 @@ json_t *answer_request(struct connection *connection, const struct request *requ
     case REQUEST_DATASET:
     case REQUEST_PLAN:
     case REQUEST_ATTACH:
-    case REQUEST_SAMPLE: break;
+    case REQUEST_SAMPLE:
+    case REQUEST_CACHE:
+    case REQUEST_PRELOAD: break;
     }
     error_set(error, ERROR_INTERNAL, "a request that needs a task was answered at once.");
     return NULL;

@@ -235,6 +235,10 @@ static void finish_task(struct connection *connection)
             uint32_t fd_count = task->fds[0] < 0 ? 0 : task->fds[1] < 0 ? 1 : 2;
             send_reply(connection, task->reply, task->fds, fd_count);
             task->reply = NULL;
+            if (task->request.op == REQUEST_CACHE) { /* names no source */
+                task_destroy(task);
+                return;
+            }
             forget_data(connection);
             connection->index = task->index != NULL ? index_ref(task->index) : NULL;
             connection->catalog = task->catalog != NULL ? catalog_ref(task->catalog) : NULL;
@@ -287,7 +291,9 @@ static void handle_message(struct connection *connection, struct message *messag
     case REQUEST_DATASET:
     case REQUEST_PLAN:
     case REQUEST_ATTACH:
-    case REQUEST_SAMPLE: start_task(connection, &request, message); return;
+    case REQUEST_SAMPLE:
+    case REQUEST_CACHE:
+    case REQUEST_PRELOAD: start_task(connection, &request, message); return;
     case REQUEST_HELLO:
     case REQUEST_SEEK:
     case REQUEST_STATS:

@@ -9,8 +9,8 @@
 #include "loader/request_transforms.h"
 
 static const char *const op_names[] = {
-    "hello",  "dataset", "plan", "attach", "seek", "stats", "sample",
-    "status", "errors",  "logs", "doctor", "stop", NULL,
+    "hello",  "dataset", "plan",   "attach", "seek",  "stats",   "sample", "status",
+    "errors", "logs",    "doctor", "stop",   "cache", "preload", NULL,
 };
 
 enum { BATCH_MAX = 1 << 24, WORLD_MAX = 1 << 20, EPOCH_MAX = 1 << 30 };
@@ -204,6 +204,8 @@ static void read_members(struct reader *reader, struct request *request)
     case REQUEST_ERRORS: request->count = reader_u64(reader, "count", 1, 1000, 100); break;
     case REQUEST_LOGS: request->count = reader_u64(reader, "lines", 1, 1000, 100); break;
     case REQUEST_STOP: request->drain = reader_bool(reader, "drain", true); break;
+    case REQUEST_PRELOAD: read_source(reader, request); break;
+    case REQUEST_CACHE:
     case REQUEST_STATS:
     case REQUEST_STATUS:
     case REQUEST_DOCTOR: break;

@@ -29,6 +29,8 @@ enum request_op {
     REQUEST_LOGS,
     REQUEST_DOCTOR,
     REQUEST_STOP,
+    REQUEST_CACHE,
+    REQUEST_PRELOAD,
 };
 
 struct request {

@@ -17,6 +17,7 @@
 #include "loader/field_map.h"
 #include "loader/reader.h"
 #include "loader/reply.h"
+#include "loader/task_cache.h"
 
 enum { TASK_STACK_BYTES = 1 << 20 };
 
@@ -110,6 +111,7 @@ static bool needs_whole(const struct task *task)
     const struct request *request = &task->request;
     switch ((int)request->op) {
     case REQUEST_DATASET: return request->wait;
+    case REQUEST_PRELOAD: return false;
     case REQUEST_PLAN:
     case REQUEST_ATTACH:
         return request->spec.order != PLAN_WINDOW || request->has_subset ||
@@ -324,6 +326,10 @@ static void run_operation(struct task *task)
     char warning[ERROR_TEXT_BYTES];
     uint64_t *subset = NULL;
     uint64_t subset_count = 0;
+    if (task->request.op == REQUEST_CACHE) {
+        task_run_cache(task);
+        return;
+    }
     if (open_data(task, &was_built, warning) != 0 ||
         (needs_whole(task) && open_whole(task, warning) != 0) ||
         (task->request.has_subset &&
@@ -335,6 +341,8 @@ static void run_operation(struct task *task)
     case REQUEST_PLAN: run_plan(task, subset_count); break;
     case REQUEST_ATTACH: run_attach(task, subset, subset_count); break;
     case REQUEST_SAMPLE: run_sample(task); break;
+    case REQUEST_PRELOAD: task_run_preload(task); break;
+    case REQUEST_CACHE:
     case REQUEST_HELLO:
     case REQUEST_SEEK:
     case REQUEST_STATS:

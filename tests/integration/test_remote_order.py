@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
+import json
 import os
 import pathlib
-import sys
 import tarfile
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "python"))
-
-from conftest import make_folder
 from web_origin import Origin
+
+_PYTHON_TESTS = pathlib.Path(__file__).resolve().parent.parent / "python"
+_spec = importlib.util.spec_from_file_location("pictures", _PYTHON_TESTS / "conftest.py")
+_pictures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_pictures)
+make_folder = _pictures.make_folder
 
 penstock = pytest.importorskip("penstock")
 from penstock import transforms as T  # noqa: E402
@@ -182,3 +185,17 @@ def test_a_shard_that_was_replaced_is_noticed(origin, fresh, monkeypatch, consis
                 assert [_bytes_of(batch) for batch in anew] != first
         finally:
             _replace(origin, name, before)
+
+
+def test_preload_fetches_each_byte_once(origin, fresh, capsys):
+    from penstock.cli import main
+
+    url = f"s3://bucket/{TARS}"
+    assert main(["preload", url, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["failed"], answer["missing_bytes"]) == (0, 0)
+    before = len(origin.requests())
+    _run(url, 1, shuffle=True)
+    assert [r.path for r in origin.requests()[before:] if r.method == "GET" and r.range] == []
+    assert main(["stat", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fetched_bytes"] >= answer["bytes"]

@@ -16,7 +16,7 @@ from types import FrameType
 from .. import __version__
 from .._wire import Disconnected
 from ..errors import Error, UsageError
-from . import bench, daemon, dataset, doctor, status
+from . import bench, cache, daemon, dataset, doctor, status
 from ._output import one_line
 from ._parser import Parser
 
@@ -79,6 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"penstock {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (daemon, status, dataset, bench, doctor):
+    for module in (daemon, status, dataset, cache, bench, doctor):
         module.add_commands(commands)
     return parser
