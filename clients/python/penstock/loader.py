@@ -28,7 +28,6 @@ from .errors import (
     TooManyBadSamplesError,
 )
 
-
 #: How old the last look at the versions of remote objects may be when an epoch starts.
 VERSIONS_SECONDS = 30.0
 
