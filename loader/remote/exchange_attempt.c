@@ -86,9 +86,10 @@ static void put_off(struct exchange *exchange, const char *failure, uint32_t ret
  * it has none, and is put off or gone. */
 static bool fail_attempt(struct exchange *exchange, const char *failure, uint32_t retry_after_s)
 {
-    char shown[300];
-    log_debug("request_failed", "url=%s try=%u reason=%s", exchange->url, exchange->tries,
-              log_quote(failure, shown, sizeof shown));
+    char shown[300], reason[300];
+    log_debug("request_failed", "url=%s try=%u reason=%s",
+              s3_address_public(exchange->url, shown, sizeof shown), exchange->tries,
+              log_quote(failure, reason, sizeof reason));
     if (has_attempt(exchange)) {
         return true;
     }
@@ -450,8 +451,7 @@ bool attempt_start(struct exchange *exchange, bool is_hedge)
     attempt->started_ns = attempt->watch_ns = now_ns;
     if (!send_request(exchange, attempt, &ask)) {
         forget(attempt);
-        error_set(&exchange->error, ERROR_MEMORY, "%s: out of memory for a request.",
-                  exchange->url);
+        error_set(&exchange->error, ERROR_MEMORY, "Out of memory for a request.");
         exchange_end(exchange);
         return false;
     }

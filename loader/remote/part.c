@@ -191,8 +191,8 @@ void part_enter(struct remote *remote, struct remote_part *part)
                    (part->version.tag[0] == '\0' || answer_tag_is_usable(part->version.tag));
     struct part_exchange *own_exchange = is_good ? calloc(1, sizeof *own_exchange) : NULL;
     if (own_exchange == NULL) {
-        error_set(&part->error, is_good ? ERROR_MEMORY : ERROR_INTERNAL, "%s: %s.", part->url,
-                  is_good ? "out of memory" : "a part without bytes, or with an impossible tag");
+        error_set(&part->error, is_good ? ERROR_MEMORY : ERROR_INTERNAL, "%s.",
+                  is_good ? "Out of memory" : "A part without bytes, or with an impossible tag");
         part->on_done(part);
         return;
     }
