@@ -8,12 +8,14 @@ import io
 import json
 import os
 import pathlib
+import sys
 import tarfile
 
 import pytest
 from web_origin import Origin
 
 _PYTHON_TESTS = pathlib.Path(__file__).resolve().parent.parent / "python"
+sys.path.append(str(_PYTHON_TESTS))  # for what its conftest imports
 _spec = importlib.util.spec_from_file_location("pictures", _PYTHON_TESTS / "conftest.py")
 _pictures = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_pictures)
