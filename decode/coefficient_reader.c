@@ -237,7 +237,7 @@ static void plan_plane(struct coefficient_reader *reader, uint32_t i)
     }
     plane->first_block = first / 8;
     plane->block_count = last / 8 - first / 8 + 1;
-    for (int row = 0; row < RING_ROWS; row++) {
+    for (uint32_t row = 0; row < RING_ROWS; row++) {
         plane->rows[row] = NO_ROW;
     }
     plane->stride_bytes = align_up(ALIGN_BYTES + 8 * (size_t)plane->block_count + ROW_BEYOND_BYTES);

@@ -6,11 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jerror.h>
-
 #include "decode/jpeg_blocks.h"
 #include "decode/jpeg_entropy.h"
 #include "decode/jpeg_internal.h"
+
+/* After jpeglib.h: the numbers of the errors depend on its JPEG_LIB_VERSION. */
+#include <jerror.h>
 
 /* A band is at most this many rows and about this many bytes, so that it stays in the cache. */
 enum { BAND_ROWS_MAX = 32, BAND_BYTES_MAX = 1 << 18, ROW_ALIGN_BYTES = 64, TAIL_BYTES = 64 };
@@ -30,7 +31,9 @@ static enum decode_status status_of_message(int code)
 {
     switch (code) {
     case JERR_OUT_OF_MEMORY: return DECODE_NO_MEMORY;
+#if JPEG_LIB_VERSION < 70 /* later ones have no such error */
     case JERR_ARITH_NOTIMPL:
+#endif
     case JERR_BAD_PRECISION:
     case JERR_CCIR601_NOTIMPL:
     case JERR_COMPONENT_COUNT:
