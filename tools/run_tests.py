@@ -35,8 +35,16 @@ BUILD_SECONDS_MAX = 1200
 PYTEST_SECONDS_MAX = 1200  # one test file; a single test has 300 s unless it says otherwise
 LONG_SECONDS_MAX = 6 * 3600
 
+
+def compiler_is_gcc_13() -> bool:
+    """With stack use after return detected, its stack variables of 64 bytes are misaligned."""
+    said = subprocess.run(["cc", "-dumpversion"], capture_output=True, text=True, check=False)
+    return said.stdout.split(".")[0].strip() == "13"
+
+
 SANITIZER_OPTIONS = {
-    "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1",
+    "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return="
+    + ("0" if compiler_is_gcc_13() else "1"),
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }
