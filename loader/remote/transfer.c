@@ -146,6 +146,20 @@ static enum transfer_end end_of(CURLcode code)
     }
 }
 
+/* libcurl does not tell whether it went through one. */
+static bool is_proxy_set(void)
+{
+    static const char *const names[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+                                        "ALL_PROXY"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *value = getenv(names[i]);
+        if (value != NULL && value[0] != '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void fill_result(struct transfer *transfer, CURLcode code, struct transfer_result *result)
 {
     *result = (struct transfer_result){.end = end_of(code)};
@@ -160,8 +174,10 @@ static void fill_result(struct transfer *transfer, CURLcode code, struct transfe
     if (transfer->is_refused) {
         result->end = TRANSFER_REFUSED;
     } else if (code != CURLE_OK) {
-        snprintf(result->reason, sizeof result->reason, "%s",
-                 transfer->reason[0] != '\0' ? transfer->reason : curl_easy_strerror(code));
+        bool is_proxied = result->end == TRANSFER_NO_CONNECT && is_proxy_set();
+        snprintf(result->reason, sizeof result->reason, "%.200s%s",
+                 transfer->reason[0] != '\0' ? transfer->reason : curl_easy_strerror(code),
+                 is_proxied ? "; a proxy is set in the environment" : "");
     }
 }
 

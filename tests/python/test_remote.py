@@ -416,3 +416,24 @@ def test_giving_up_says_what_was_tried(plain, faulty, tmp_path):
         "get", "-", str(PART), "2", "s3://bucket/x.tar", REMOTETOOL_GIVE_UP_MS="1500"
     )
     assert "503 SlowDown" in said and "attempts" in said
+
+
+def test_a_bucket_elsewhere_is_found(plain, faulty, tmp_path):
+    moved = {"kind": "status", "status": 301, "code": "PermanentRedirect", "region": "eu-west-9"}
+    faulty.faults({**moved, "method": "HEAD"})
+    plain.get(tmp_path / "out", "s3://bucket/x.tar")
+    assert (tmp_path / "out").read_bytes() == whole(faulty)
+    faulty.faults({**moved, "region": "", "method": "HEAD", "count": -1})
+    said = plain.error("head", "s3://bucket/x.tar")
+    assert "AWS_REGION" in said and "us-east-1" in said
+
+
+def test_a_wrong_clock_is_named(plain, faulty):
+    faulty.faults({"kind": "status", "status": 403, "code": "RequestTimeTooSkewed", "count": -1})
+    assert "clock" in plain.error("read", "s3://bucket/x.tar")
+
+
+def test_a_proxy_that_is_gone_is_named(plain):
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    said = plain.error("head", "s3://bucket/x.tar", REMOTETOOL_GIVE_UP_MS="1000", **proxy)
+    assert said.startswith("io:") and "proxy" in said

@@ -10,7 +10,8 @@ A fault is a JSON object with "kind" and the fields that the kind takes:
 
     reset     the connection is reset after "at" bytes of the body; -1: in the middle of the head
     close     the same, but closed in good order
-    status    answers with "status" and the S3 error "code", and Retry-After when "retry_after"
+    status    answers with "status" and the S3 error "code"; with "retry_after" and
+              "region" in their headers
     drip      sends 100 bytes a second from byte "at" on
     stall     sends nothing more from byte "at" on; -1: not even a head
     short206  a 206 whose Content-Range and Content-Length agree, for "at" bytes fewer
@@ -188,7 +189,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _respond(self, path: str, query: str, fault: dict) -> None:
         if fault["kind"] == "status":
-            extra = {"Retry-After": str(fault["retry_after"])} if "retry_after" in fault else {}
+            names = {"retry_after": "Retry-After", "region": "x-amz-bucket-region"}
+            extra = {names[field]: str(fault[field]) for field in names if field in fault}
             self._error(fault.get("status", 500), fault.get("code", "InternalError"), extra)
             return
         if "list-type=2" in query:
