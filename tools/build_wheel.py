@@ -19,8 +19,18 @@ DEBIAN_MIRROR = "http://deb.debian.org/debian"
 ROOT_PACKAGES = "python3,python3-venv"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 27, 28, 34)] + ["manylinux2014_x86_64"]
 
-#: What a program of the wheel may take from the system it runs on.
-SYSTEM_LIBRARIES = {"libc", "libm", "libz", "libdl", "librt", "libpthread", "ld-linux-x86-64"}
+#: What a program of the wheel may take from the system it runs on: as manylinux has it.
+SYSTEM_LIBRARIES = {
+    "libc",
+    "libm",
+    "libz",
+    "libexpat",
+    "libresolv",
+    "libdl",
+    "librt",
+    "libpthread",
+    "ld-linux-x86-64",
+}
 SYSTEM_LIBRARIES |= {"linux-vdso", "ld-linux-aarch64"}
 
 RUN_NEEDS = {"numpy", "cffi", "pycparser", "pillow"}  # Pillow: to make pictures for the check
@@ -102,7 +112,7 @@ def add_licences(contents: Path) -> None:
     """Debian's copyright file of each library that is inside."""
     target = next(contents.glob("*.dist-info")) / "licenses"
     for library in sorted((contents / "penstock.libs").iterdir()):
-        soname = re.sub(r"-[0-9a-f]{8}(\.so.*)$", r"\1", library.name)
+        soname = re.sub(r"-[0-9a-f]{8}\.", ".", library.name, count=1)
         found = subprocess.run(
             ["dpkg-query", "-S", f"*/{soname}"], capture_output=True, text=True, check=False
         )
