@@ -149,7 +149,8 @@ bool fetch_chunk(struct store *store, struct chunk *chunk, struct store_job *job
         return false;
     }
     struct fetch *fetch = new_fetch(store, chunk, 0, chunk->data_bytes);
-    if (fetch == NULL || !memory_acquire(store, chunk, chunk_distance(store, chunk, NULL))) {
+    if (fetch == NULL ||
+        !memory_acquire(store, chunk, chunk_distance(store, chunk, NULL), is_ahead)) {
         if (fetch != NULL) {
             free(fetch->profile);
             free(fetch);

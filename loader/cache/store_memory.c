@@ -127,12 +127,15 @@ static bool give_up_one(struct store *store, uint64_t distance)
     return true;
 }
 
-bool memory_acquire(struct store *store, struct chunk *chunk, uint64_t distance)
+/* A quarter is left to reads that wait: without a buffer they would fetch their range only, and the
+ * chunk once more later. */
+bool memory_acquire(struct store *store, struct chunk *chunk, uint64_t distance, bool is_ahead)
 {
+    uint64_t limit = store->memory_limit_bytes / 4 * (is_ahead ? 3 : 4);
     size_t bytes = padded_bytes(chunk);
     chunk->user_count++; /* not to be forgotten on the way */
     bool has_room = true;
-    while (has_room && store->memory_used_bytes + bytes > store->memory_limit_bytes) {
+    while (has_room && store->memory_used_bytes + bytes > limit) {
         has_room = give_up_one(store, distance);
     }
     if (has_room && list_memory(store, chunk)) {

@@ -282,7 +282,7 @@ uint32_t chunk_data_bytes(const struct store *store, uint64_t object_bytes, uint
 /* ---- store_memory.c: buffers */
 
 /* A buffer for a chunk that is needed at `distance`, or NULL: what is there is needed sooner. */
-bool memory_acquire(struct store *store, struct chunk *chunk, uint64_t distance);
+bool memory_acquire(struct store *store, struct chunk *chunk, uint64_t distance, bool is_ahead);
 void memory_release(struct store *store, struct chunk *chunk); /* gives chunk->buffer back */
 void memory_clear(struct store *store);
 

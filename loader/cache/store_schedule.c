@@ -310,6 +310,19 @@ static bool admits_preload(struct store *store, const struct chunk *chunk)
     return fits_on_disk(store, chunk) || schedule_victim(store, distance_unneeded) != NULL;
 }
 
+/* For an epoch that has not begun, room in memory alone is not enough: what is fetched so early
+ * would have to make room again before it is read. */
+static bool admits_ahead(struct store *store, const struct need *need)
+{
+    const struct plan_needs *plan = &need->job->plans[0];
+    bool is_of_next_epoch = need < plan->needs || need >= plan->needs + plan->count;
+    if (!is_of_next_epoch || fits_on_disk(store, need->chunk)) {
+        return schedule_admits(store, need->chunk);
+    }
+    return disk_is_usable(store) ? schedule_victim(store, need_end(need)) != NULL
+                                 : schedule_admits(store, need->chunk);
+}
+
 static void start_ahead(struct store *store, struct need *need)
 {
     struct store_job *job = need->job;
@@ -319,7 +332,7 @@ static void start_ahead(struct store *store, struct need *need)
         job_skip_need(job, need);
         return;
     }
-    if (!(is_preload ? admits_preload(store, chunk) : schedule_admits(store, chunk)) ||
+    if (!(is_preload ? admits_preload(store, chunk) : admits_ahead(store, need)) ||
         !fetch_chunk(store, chunk, job, true)) {
         job->is_blocked = true;
         return;

@@ -249,6 +249,146 @@ static void reader_is_served_as_bytes_come_and_cancelled(void **state)
     read_request_clear(&requests[1]);
 }
 
+/* ---- Jobs ---------------------------------------------------------------------------------- */
+
+enum { CHUNKS = 40, PER_CHUNK = 8, SAMPLES = CHUNKS * PER_CHUNK, SAMPLE = CHUNK / PER_CHUNK };
+
+/* The order of an epoch: shuffled within windows of so many chunks, the chunks shuffled, too. */
+static void make_order(uint32_t *order, uint32_t window, uint64_t seed)
+{
+    uint32_t chunks[CHUNKS];
+    uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        uint32_t j = (uint32_t)(state >> 33) % (i + 1);
+        chunks[i] = chunks[j];
+        chunks[j] = i;
+    }
+    for (uint32_t first = 0; first < SAMPLES; first += window * PER_CHUNK) {
+        for (uint32_t i = 0; i < window * PER_CHUNK && first + i < SAMPLES; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            uint32_t j = (uint32_t)(state >> 33) % (i + 1), at = first + i;
+            order[at] = order[first + j];
+            order[first + j] = chunks[at / PER_CHUNK] * PER_CHUNK + at % PER_CHUNK;
+        }
+    }
+}
+
+static int compare_needs(const void *a, const void *b)
+{
+    const struct store_need *x = a, *y = b;
+    return (x->first_position > y->first_position) - (x->first_position < y->first_position);
+}
+
+static void give_plan(struct store_job *job, uint64_t epoch, const uint32_t *order)
+{
+    struct store_object object = {
+        .url = "s3://b/set", .tag = "\"1\"", .size_bytes = (uint64_t)CHUNKS * CHUNK};
+    struct store_need needs[CHUNKS];
+    memset(needs, 0, sizeof needs);
+    for (uint32_t i = 0; i < SAMPLES; i++) {
+        struct store_need *need = &needs[order[i] / PER_CHUNK];
+        need->chunk = order[i] / PER_CHUNK;
+        need->first_position = need->uses == 0 ? i : need->first_position;
+        need->last_position = i;
+        need->uses++;
+    }
+    qsort(needs, CHUNKS, sizeof *needs, compare_needs);
+    struct store_plan plan = {.epoch = epoch,
+                              .position_count = SAMPLES,
+                              .objects = &object,
+                              .object_count = 1,
+                              .needs = needs,
+                              .need_count = CHUNKS};
+    assert_int_equal(store_job_plan(job, &plan, NULL), 0);
+}
+
+static void read_sample(struct store *store, uint32_t sample)
+{
+    read_check(store, "s3://b/set", (uint64_t)CHUNKS * CHUNK, (uint64_t)sample * SAMPLE, SAMPLE);
+}
+
+/* With a cache of half the data, every epoch but the first finds at least 48 % there. */
+static void half_a_cache_hits_half(uint32_t window)
+{
+    enum { EPOCHS = 5 };
+    uint32_t orders[EPOCHS + 1][SAMPLES];
+    uint64_t limit = (uint64_t)CHUNKS / 2 * (CHUNK + 4096);
+    struct store *store = open_store(limit, STORE_MEMORY_CHUNKS_MIN * CHUNK);
+    struct store_job *job = store_job_create(store, STORE_JOB_READ);
+    settle(store);
+    for (uint64_t epoch = 0; epoch <= EPOCHS; epoch++) {
+        make_order(orders[epoch], window, epoch + 1);
+    }
+    give_plan(job, 0, orders[0]);
+    for (uint64_t epoch = 0; epoch < EPOCHS; epoch++) {
+        uint64_t before = made_byte_count(origin);
+        give_plan(job, epoch + 1, orders[epoch + 1]);
+        for (uint32_t i = 0; i < SAMPLES; i++) {
+            store_job_position(job, epoch, i);
+            read_sample(store, orders[epoch][i]);
+            assert_true(stats_of(store).disk_used_bytes <= limit);
+            assert_true(stats_of(store).memory_used_bytes <= stats_of(store).memory_limit_bytes);
+        }
+        uint64_t fetched = made_byte_count(origin) - before;
+        double share = 1 - (double)fetched / ((double)CHUNKS * CHUNK);
+        if (epoch > 0) {
+            assert_true(share >= 0.48);
+        }
+    }
+    store_job_destroy(job);
+    store_destroy(store);
+}
+
+static void half_a_cache_in_window_order(void **state)
+{
+    (void)state;
+    half_a_cache_hits_half(4);
+}
+
+static void half_a_cache_in_full_order(void **state)
+{
+    (void)state;
+    half_a_cache_hits_half(CHUNKS);
+}
+
+struct job_thread {
+    struct store *store;
+    uint32_t order[SAMPLES];
+};
+
+static void *run_job(void *argument)
+{
+    struct job_thread *thread = argument;
+    struct store_job *job = store_job_create(thread->store, STORE_JOB_READ);
+    give_plan(job, 0, thread->order);
+    for (uint32_t i = 0; i < SAMPLES; i++) {
+        store_job_position(job, 0, i);
+        read_sample(thread->store, thread->order[i]);
+    }
+    store_job_destroy(job);
+    return NULL;
+}
+
+static void two_jobs_fetch_each_byte_once(void **state)
+{
+    (void)state;
+    struct store *store = open_store(2 * (uint64_t)CHUNKS * CHUNK, 16 * CHUNK);
+    struct job_thread threads[2];
+    pthread_t ids[2];
+    settle(store);
+    for (int i = 0; i < 2; i++) {
+        threads[i].store = store;
+        make_order(threads[i].order, i == 0 ? 4 : CHUNKS, (uint64_t)i + 7);
+        pthread_create(&ids[i], NULL, run_job, &threads[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(ids[i], NULL);
+    }
+    store_destroy(store);
+    assert_int_equal(made_byte_count(origin), (uint64_t)CHUNKS * CHUNK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +397,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(disk_serves_after_restart, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failures_are_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(reader_mixes_local_and_remote, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_a_cache_in_window_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_a_cache_in_full_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(two_jobs_fetch_each_byte_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(reader_is_served_as_bytes_come_and_cancelled, set_up,
                                         tear_down),
     };
