@@ -349,8 +349,8 @@ class Control:
 
     def __init__(self, path: str, seconds: float = 10.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(path)  # waits for a place; with a time limit it would fail at once
         self.socket.settimeout(seconds * PATIENCE)
-        self.socket.connect(path)
         self.fds: list[int] = []
 
     def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
