@@ -146,6 +146,38 @@ static void write_sessions(FILE *out, const struct server *server)
     }
 }
 
+/* The cache of remote objects. */
+static void write_store(FILE *out, const struct server *server)
+{
+    if (server->store == NULL) {
+        return;
+    }
+    struct store_stats stats;
+    store_stats_get(server->store, &stats);
+    const struct {
+        const char *name, *type, *help;
+        uint64_t value;
+    } figures[] = {
+        {"cache_memory_hit_bytes_total", "counter", "Read from memory.", stats.memory_hit_bytes},
+        {"cache_disk_hit_bytes_total", "counter", "Read from disk.", stats.disk_hit_bytes},
+        {"cache_joined_bytes_total", "counter", "Read while being fetched.", stats.joined_bytes},
+        {"cache_miss_bytes_total", "counter", "Read that started a fetch.", stats.miss_bytes},
+        {"cache_fetched_bytes_total", "counter", "From the origin.", stats.fetched_bytes},
+        {"cache_evictions_total", "counter", "Files removed for others.", stats.evicted_count},
+        {"cache_corrupt_total", "counter", "Files that failed a check.", stats.corrupt_count},
+        {"cache_write_failures_total", "counter", "Writes failed.", stats.write_failed_count},
+        {"cache_disk_bytes", "gauge", "In chunk files.", stats.disk_used_bytes},
+        {"cache_disk_limit_bytes", "gauge", "Limit of the files.", stats.disk_limit_bytes},
+        {"cache_memory_bytes", "gauge", "In memory.", stats.memory_used_bytes},
+        {"cache_ahead_bytes", "gauge", "Fetched and not read yet.", stats.ahead_bytes},
+        {"cache_in_flight_bytes", "gauge", "Being fetched.", stats.bytes_in_flight},
+    };
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        write_metric(out, figures[i].name, figures[i].type, figures[i].help,
+                     (double)figures[i].value);
+    }
+}
+
 char *exposition_metrics(const struct server *server)
 {
     char *text = NULL;
@@ -179,6 +211,7 @@ char *exposition_metrics(const struct server *server)
     write_metric(out, "read_wait_seconds_total", "counter",
                  "Time of threads that had nothing to decode while reads were under way.",
                  (double)stats.read_wait_ns / 1e9);
+    write_store(out, server);
     write_sessions(out, server);
     return fclose(out) == 0 ? text : (free(text), NULL);
 }
