@@ -421,3 +421,10 @@ void penstock_lease_unref(penstock_lease *lease)
     free(lease);
     ring_unref(ring);
 }
+
+void penstock_lease_clear(penstock_lease **lease)
+{
+    penstock_lease *held = *lease;
+    *lease = NULL;
+    penstock_lease_unref(held);
+}

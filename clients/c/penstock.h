@@ -103,8 +103,11 @@ penstock_status penstock_ring_next(penstock_ring *ring, int32_t spin_us, int32_t
                                    penstock_lease **lease, penstock_batch_info *info);
 
 void penstock_lease_ref(penstock_lease *lease);
-/* Drop one reference; the last gives the slot back to the daemon. */
+/* Drop one reference; the last gives the slot back to the daemon. NULL is accepted. */
 void penstock_lease_unref(penstock_lease *lease);
+/* The same with *lease, which becomes NULL: a finalizer for languages that run those where an
+ * exception out of a signal handler would be lost, so that none of their own code may run. */
+void penstock_lease_clear(penstock_lease **lease);
 
 /* bindings: end */
 

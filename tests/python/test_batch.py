@@ -6,6 +6,7 @@ import copy
 import gc
 import logging
 import pickle
+import sys
 
 import penstock
 import pytest
@@ -55,6 +56,26 @@ def test_slots_are_held_by_large_tensors_alone(loader):
     gc.collect()
     assert held_slots(loader) == 0
     assert labels.tolist() == [0] * 4 and ids.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("output", ["torch", "numpy"])
+def test_no_interrupt_is_lost_while_a_batch_is_let_go(folder, output):
+    """Where a finalizer runs Python code, a signal handler may run, whose exception is dropped."""
+    steps = []
+
+    def note(frame, event, _argument):
+        if event == "call":
+            steps.append(frame.f_code.co_qualname)
+
+    with penstock.DataLoader(folder, 4, transforms=LARGE, output=output) as loader:
+        for batch in loader:
+            last = batch
+        del batch  # the last one, which nothing but this function holds
+        sys.setprofile(note)
+        del last
+        sys.setprofile(None)
+        assert held_slots(loader) == 0
+    assert steps == []
 
 
 def test_a_batch_made_ahead_is_like_any_other(loader):

@@ -212,6 +212,19 @@ static void test_a_lease_holds_its_slot_until_the_last_reference(void **state)
     assert_int_equal(poll(&bell, 1, 0), 0);
 }
 
+static void test_clearing_drops_what_is_there(void **state)
+{
+    struct pair *pair = *state;
+    penstock_lease *lease = NULL;
+    penstock_lease_clear(&lease);
+    publish(pair->daemon, 5);
+    penstock_ring_take(pair->trainer, &lease);
+    penstock_lease_clear(&lease);
+    assert_null(lease);
+    penstock_lease_clear(&lease);
+    assert_int_equal(ring_collect(pair->daemon), 1);
+}
+
 static void test_leases_outlive_the_handle_and_the_daemon(void **state)
 {
     (void)state;
@@ -482,6 +495,7 @@ int main(void)
         PAIR_TEST(test_next_waits_takes_and_describes),
         PAIR_TEST(test_errors_come_with_their_texts),
         PAIR_TEST(test_a_lease_holds_its_slot_until_the_last_reference),
+        PAIR_TEST(test_clearing_drops_what_is_there),
         cmocka_unit_test(test_leases_outlive_the_handle_and_the_daemon),
         PAIR_TEST(test_rewind_starts_a_new_stream),
         PAIR_TEST(test_a_wild_entry_is_refused),

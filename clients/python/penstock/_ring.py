@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import struct
 from collections import namedtuple
@@ -40,8 +42,9 @@ def _numbers_of(type_name: str) -> tuple[type, struct.Struct]:
 BatchInfo, _BATCH_INFO = _numbers_of("penstock_batch_info")
 
 
-def _unref(cell: Any, unref: Any = lib.penstock_lease_unref) -> None:
-    unref(cell[0])
+# Python runs signal handlers between any two steps of Python code, and drops exceptions that leave
+# a finalizer. A Ctrl-C that came while a batch is let go, where a busy process spends much of its
+# time, would be lost if a finalizer had a single such step: those here are C throughout.
 
 
 class Lease:
@@ -55,12 +58,13 @@ class Lease:
 
     def __init__(self) -> None:
         #: penstock_lease **: NULL is in it while nothing is held.
-        self.cell = ffi.gc(ffi.new("penstock_lease **"), _unref)
+        self.cell = ffi.gc(ffi.new("penstock_lease **"), lib.penstock_lease_clear)
 
 
 def memory(address: int, size_bytes: int, holder: object) -> Any:
     """A writable buffer of what is at `address`, which keeps `holder` alive."""
-    owned = ffi.gc(pointer(address), lambda _pointer, _holder=holder: None)
+    # What is called in the end does nothing; that it is kept until then is all it is for.
+    owned = ffi.gc(pointer(address), functools.partial(operator.is_, holder))
     return ffi.buffer(owned, size_bytes)
 
 
