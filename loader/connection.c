@@ -195,9 +195,12 @@ static void start_task(struct connection *connection, struct request *request,
         .bell_fd = server->bell.fd,
         .owner = connection,
     };
-    if (request->op != REQUEST_DATASET && has_data_of(connection, request)) {
-        plan.index = connection->index != NULL ? index_ref(connection->index) : NULL;
-        plan.catalog = connection->catalog != NULL ? catalog_ref(connection->catalog) : NULL;
+    if (has_data_of(connection, request)) {
+        bool looks_anew = request->op == REQUEST_DATASET;
+        struct index **index = looks_anew ? &plan.index_before : &plan.index;
+        struct catalog **catalog = looks_anew ? &plan.catalog_before : &plan.catalog;
+        *index = connection->index != NULL ? index_ref(connection->index) : NULL;
+        *catalog = connection->catalog != NULL ? catalog_ref(connection->catalog) : NULL;
     }
     if (request->has_subset && message->fd_count > 0) {
         plan.subset_fd = message->fds[0];
@@ -216,7 +219,9 @@ static void start_task(struct connection *connection, struct request *request,
         close(plan.subset_fd);
     }
     index_unref(plan.index);
+    index_unref(plan.index_before);
     catalog_unref(plan.catalog);
+    catalog_unref(plan.catalog_before);
     request_clear(request);
     send_error(connection, &error);
 }

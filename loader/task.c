@@ -13,6 +13,7 @@
 #include "ipc/region.h"
 #include "loader/cache/store.h"
 #include "loader/catalog.h"
+#include "loader/data_change.h"
 #include "loader/dataset.h"
 #include "loader/field_map.h"
 #include "loader/reader.h"
@@ -120,10 +121,21 @@ static bool needs_whole(const struct task *task)
     }
 }
 
+/* Name in the answer what is not as the last request on this connection found it. */
+static void add_change(struct task *task)
+{
+    struct data_view before = {task->index_before, task->catalog_before};
+    struct data_view after = {task->index, task->catalog};
+    char text[ERROR_TEXT_BYTES];
+    bool is_other = data_change_describe(&before, &after, text, sizeof text);
+    json_object_set_new(task->reply, "changed", is_other ? json_string(text) : json_null());
+}
+
 static void run_dataset(struct task *task, bool was_built, const char *warning)
 {
     if (task->index == NULL) {
         task->reply = reply_catalog(task->catalog);
+        add_change(task);
         return;
     }
     char link[64];
@@ -133,6 +145,7 @@ static void run_dataset(struct task *task, bool was_built, const char *warning)
     path[length > 0 ? length : 0] = '\0';
     bool is_file = length > 0 && path[0] == '/' && strncmp(path, "/memfd:", 7) != 0;
     task->reply = reply_dataset(task->index, was_built, warning, is_file ? path : NULL);
+    add_change(task);
     task->fds[0] = fcntl(index_fd(task->index), F_DUPFD_CLOEXEC, 3);
 }
 
@@ -413,7 +426,9 @@ void task_destroy(struct task *task)
     json_decref(task->reply);
     session_destroy(task->session);
     index_unref(task->index);
+    index_unref(task->index_before);
     catalog_unref(task->catalog);
+    catalog_unref(task->catalog_before);
     request_clear(&task->request);
     free(task);
 }

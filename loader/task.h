@@ -31,7 +31,10 @@ struct task {
                                 afterwards the index that was used */
     struct catalog *catalog; /* the same, of remote tars whose index was not known; the index is
                                 then NULL or was completed since */
-    struct remote *remote;   /* borrowed, like the next three; NULL: no remote data */
+    struct index *index_before; /* dataset: what an earlier request for the same urls found, so that
+                                   the answer can name what has changed since; or NULL */
+    struct catalog *catalog_before;
+    struct remote *remote; /* borrowed, like the next three; NULL: no remote data */
     struct store *store;
     struct catalogs *catalogs;
     const char *cache_folder; /* NULL: none */

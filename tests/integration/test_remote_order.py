@@ -145,6 +145,24 @@ def test_resume_at_every_batch_without_earlier_windows(origin, fresh, monkeypatc
             ]
 
 
+def test_resume_in_the_tail_that_drop_last_leaves_out(origin, fresh, monkeypatch, tmp_path):
+    """How much of the epoch is left is known only once its last shards are."""
+    url = f"s3://bucket/{TARS}"
+    options = {"shuffle": "window", "shuffle_window": 1, "batch_size": BATCH}
+    with _loader(url, **options) as loader:
+        *_others, full, _tail = list(loader)
+        next_epoch = [_bytes_of(batch) for batch in loader]
+    for number, is_under_way in enumerate((True, False)):
+        monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / f"cache-{number}"))
+        with _loader(url, drop_last=True, **options) as loader:
+            if is_under_way:
+                next(iter(loader))  # so that it seeks where else it would attach
+            loader.load_state_dict(full.state_dict())
+            assert list(loader) == []
+            assert loader.epoch == 1
+            assert [_bytes_of(batch) for batch in loader] == next_epoch[:-1]
+
+
 def test_length_is_known_when_all_shards_are(origin, fresh):
     with _loader(f"s3://bucket/{TARS}", batch_size=BATCH, shuffle=True, shuffle_window=1) as loader:
         with pytest.raises(TypeError, match="penstock index"):
@@ -181,12 +199,50 @@ def test_a_shard_that_was_replaced_is_noticed(origin, fresh, monkeypatch, consis
         first = [_bytes_of(batch) for batch in loader]
         before = _replace(origin, name, other)
         try:
-            with pytest.raises(penstock.ObjectChangedError, match="anew"):
+            with pytest.raises(penstock.ObjectChangedError, match=rf"{name}.*anew"):
                 list(loader)
             with _loader(f"s3://bucket/{TARS}", **options) as anew:
                 assert [_bytes_of(batch) for batch in anew] != first
         finally:
             _replace(origin, name, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("bee/000.jpg", b"other", "was replaced"),
+        ("bee/000.jpg", None, "was removed"),
+        ("bee/0005.jpg", b"new", "was added"),
+        ("zebra/000.jpg", b"new", "was added"),
+    ],
+)
+def test_a_change_below_a_prefix_is_named(
+    origin, fresh, monkeypatch, tmp_path, name, content, said
+):
+    monkeypatch.setattr("penstock.loader.VERSIONS_SECONDS", 0.0)
+    path = origin.root / "bucket" / "train" / name
+    before = path.read_bytes() if path.exists() else None
+    with _loader("s3://bucket/train/", batch_size=BATCH) as loader:
+        list(loader)
+        try:
+            if content is None:
+                path.unlink()
+            else:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+            origin.listed()
+            with pytest.raises(
+                penstock.ObjectChangedError, match=f"s3://bucket/train/{name} {said}"
+            ):
+                list(loader)
+        finally:
+            if before is None:
+                path.unlink()
+            else:
+                path.write_bytes(before)
+            if name.startswith("zebra"):
+                path.parent.rmdir()
+            origin.listed()
 
 
 def test_preload_fetches_each_byte_once(origin, fresh, capsys):

@@ -59,6 +59,7 @@ class Session:
         self._is_exact = False  # whether the stream's next batch is known to begin at the cursor
         self._pid = 0
         self._places = 0  # samples of a full batch
+        self._may_drop = members["tail"] == "drop"
         self.slots = 0
 
     @property
@@ -178,6 +179,10 @@ class Session:
             return self._attach_again()
         self._ring.rewind()
         self._is_exact = True
+        if answer["batches_left"] is None and self._cursor.position > 0 and self._may_drop:
+            # Shards are unknown, so the place may lie in the tail that is left out: then batches
+            # of the next epoch would come. Attaching waits until that is known.
+            return self._attach_again()
         return answer["batches_left"] != 0
 
     def _attach_again(self, failures: int = 0) -> bool:

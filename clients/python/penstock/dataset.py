@@ -309,7 +309,7 @@ class Dataset:
     def check_unchanged(self, client: Client) -> None:
         """DatasetError if `client`'s daemon finds other samples than were seen before."""
         answer = client.request("dataset", source=self.source, wait=False)
-        self._source.check(answer["fingerprint"])
+        self._source.check(answer["fingerprint"], answer["changed"])
 
     def _index(self) -> IndexFile:
         return self._source.open(None)
@@ -418,7 +418,7 @@ class _Source:
                 os.close(fd)
         if answer.get("warning"):
             log_once(logging.WARNING, answer["warning"])
-        self.check(answer["fingerprint"])
+        self.check(answer["fingerprint"], answer["changed"])
         self._fingerprint = answer["fingerprint"]
         self.samples = answer["samples"]
         self.index = index if index is not None else self.index
@@ -427,14 +427,14 @@ class _Source:
         else:
             logger.info("%s: %d shards, not indexed yet", self.urls[0], answer["shards"])
 
-    def check(self, fingerprint: str) -> None:
-        """DatasetError if the files are not those that were seen before."""
+    def check(self, fingerprint: str, what: str | None = None) -> None:
+        """DatasetError if the files are not those that were seen before; `what` says which."""
         self.checked_at = time.monotonic()
         if self._fingerprint not in (None, fingerprint):
             kind = ObjectChangedError if is_remote(self.urls[0]) else DatasetError
+            what = what or "files were added, removed or replaced ('penstock sync' tells which)"
             raise kind(
-                f"{self.urls[0]} has changed since it was opened: files were added, removed or "
-                "replaced ('penstock sync' tells which); make the Dataset anew"
+                f"{self.urls[0]} has changed since it was opened: {what}; make the Dataset anew"
             )
 
     def __getstate__(self) -> dict[str, Any]:
