@@ -163,6 +163,46 @@ def test_resume_in_the_tail_that_drop_last_leaves_out(origin, fresh, monkeypatch
             assert [_bytes_of(batch) for batch in loader] == next_epoch[:-1]
 
 
+@pytest.fixture(scope="module")
+def damaged(origin):
+    """The URL of 6 shards with 10 samples each, of which one in every second shard is bad."""
+    picture = next((origin.root / "bucket" / "train").rglob("*.jpg")).read_bytes()
+    (origin.root / "damaged").mkdir()
+    for shard in range(6):
+        with tarfile.open(origin.root / "damaged" / f"shard-{shard}.tar", "w") as tar:
+            for number in range(10):
+                is_bad = shard % 2 == 0 and number == 3
+                _add(tar, f"{number}.jpg", b"x" if is_bad else picture)
+                _add(tar, f"{number}.cls", b"1")
+    origin.listed()
+    return "s3://damaged/shard-{0..5}.tar"
+
+
+@pytest.mark.parametrize("size", [None, 60])
+def test_max_errors_while_the_length_is_unknown(damaged, fresh, size):
+    """What is too many depends on the length, so that it may be certain at the end only."""
+    options = {"shuffle": "window", "shuffle_window": 1, "batch_size": 4, "on_error": "skip"}
+    for allowed, is_raised in ((0.05, False), (0.049, True)):
+        dataset = penstock.Dataset(damaged, size=size)
+        with _loader(dataset, max_errors=allowed, **options) as loader:
+            if not is_raised:
+                assert sum(len(batch.sample_ids) for batch in loader) == 57
+                continue
+            with pytest.raises(penstock.TooManyBadSamplesError, match="3 of 60"):
+                list(loader)
+
+
+def test_max_errors_of_an_epoch_that_was_resumed(damaged, fresh, monkeypatch, tmp_path):
+    options = {"shuffle": "window", "shuffle_window": 1, "batch_size": 4, "on_error": "skip"}
+    with _loader(damaged, **options) as loader:
+        *_batches, late, _, _, _ = list(loader)
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "another"))
+    with _loader(damaged, max_errors=0.0, **options) as loader:
+        loader.load_state_dict(late.state_dict())
+        with pytest.raises(penstock.TooManyBadSamplesError, match="1 of 60"):
+            list(loader)
+
+
 def test_length_is_known_when_all_shards_are(origin, fresh):
     with _loader(f"s3://bucket/{TARS}", batch_size=BATCH, shuffle=True, shuffle_window=1) as loader:
         with pytest.raises(TypeError, match="penstock index"):

@@ -141,3 +141,16 @@ def test_the_peer_of_a_private_daemon_is_the_daemon():
         connection = Connection(client.address)
         assert connection.peer() == (client.hello["pid"], os.getuid())
         connection.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_PROFILE", "AWS_ENDPOINT_URL", "https_proxy", "NO_PROXY", "SSL_CERT_FILE", "HOME"]
+)
+def test_another_way_into_the_network_is_another_private_daemon(monkeypatch, name):
+    options = _daemon.DaemonOptions()
+    monkeypatch.setenv("UNRELATED", "1")
+    before = _daemon.daemon_key(options)
+    monkeypatch.setenv("UNRELATED", "2")
+    assert _daemon.daemon_key(options) == before
+    monkeypatch.setenv(name, "/another")
+    assert _daemon.daemon_key(options) != before

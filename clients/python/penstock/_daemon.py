@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 _START_SECONDS_MAX = 30.0
 _POLL_SECONDS = 0.01
+#: What else in the environment decides where remote bytes come from, and who is trusted.
+_NETWORK_VARIABLES = frozenset(
+    ("HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "http_proxy", "https_proxy")
+    + ("HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
+)
 _FOLDER_BYTES_MAX = 85  # a socket's address holds 107 bytes, the name needs 22
 
 
@@ -121,7 +126,9 @@ def _private_folder(folder: str) -> str:
 
 
 def daemon_key(options: DaemonOptions) -> str:
-    """Who shares a private daemon: same user, cgroup, binary, protocol, settings, credentials."""
+    """Who shares a private daemon: same user, cgroup, binary, protocol, settings, credentials,
+    way into the network.
+    """
     from ._client import PROTOCOL
 
     binary = daemon_binary()
@@ -131,14 +138,18 @@ def daemon_key(options: DaemonOptions) -> str:
             cgroup = file.read()
     except OSError:
         cgroup = b""
-    aws = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    network = sorted(
+        (name, value)
+        for name, value in os.environ.items()
+        if name.startswith("AWS_") or name in _NETWORK_VARIABLES
+    )
     parts = [
         os.getuid(),
         cgroup,
         PROTOCOL,
         (os.path.realpath(binary), status.st_mtime_ns, status.st_size),
         options.command_line(),
-        aws,
+        network,
     ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

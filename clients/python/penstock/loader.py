@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,8 @@ from .errors import (
 
 #: How old the last look at the versions of remote objects may be when an epoch starts.
 VERSIONS_SECONDS = 30.0
+#: How often it is asked, where it matters, whether all shards are known meanwhile.
+_PLAN_SECONDS = 1.0
 
 
 class DataLoader:
@@ -162,6 +165,7 @@ class DataLoader:
         self._pending_epoch: int | None = None
         self._iterator: weakref.ref[_EpochIterator] | None = None
         self._epoch_bad = 0
+        self._plan_asked_at = 0.0  # time.monotonic(), while its numbers are unknown
         self._pid = os.getpid()
 
     def _connect(self) -> None:
@@ -398,8 +402,9 @@ class DataLoader:
             self._cursor = cursor
             iterator.is_finished = bool(info.is_last)
             self._meter.ended(began, info.valid_count, info.bad_count)
-            if info.bad_count:
-                self._check_bad(info.bad_count, info.epoch)
+            self._epoch_bad += info.bad_count
+            if self._epoch_bad and self._settings.max_errors is not None:
+                self._check_bad(iterator.identity.samples, info)
             batch._state = (iterator.identity, cursor)
         return self._finish(batch) if self._is_finishing else batch
 
@@ -424,20 +429,33 @@ class DataLoader:
             return batch.replace(result)
         return result
 
-    def _check_bad(self, bad_count: int, epoch: int) -> None:
-        self._epoch_bad += bad_count
-        allowed, samples = self._settings.max_errors, self._plan["rank_samples"]
-        if allowed is not None and samples is None:
-            ranks = self._resolve()
-            self._plan = self._ask_plan(ranks)
-            samples = self._plan["rank_samples"]
-        if allowed is not None and samples is not None and self._epoch_bad > allowed * samples:
+    def _check_bad(self, samples: int | None, info: Any) -> None:
+        """End the run with too many bad samples; as soon as, and only if, it is certain that they
+        are too many. `samples`: of an epoch, as far as that is known.
+        """
+        allowed = self._settings.max_errors
+        of_rank = self._samples_of_rank(samples, info)
+        if of_rank is not None and self._epoch_bad > allowed * of_rank:
             self._drop_iterator()
             raise TooManyBadSamplesError(
-                f"{self._epoch_bad} of {samples} samples of epoch {epoch} could not be "
+                f"{self._epoch_bad} of {of_rank} samples of epoch {info.epoch} could not be "
                 f"made, more than max_errors={allowed:g} allows; 'penstock errors' names them with "
                 "reasons: mend the files, or raise max_errors"
             )
+
+    def _samples_of_rank(self, samples: int | None, info: Any) -> int | None:
+        """Of an epoch; None while shards are unknown."""
+        ranks = self._resolve()
+        if self._plan["samples"] is None:
+            is_time = time.monotonic() - self._plan_asked_at >= _PLAN_SECONDS
+            if is_time or info.is_last:
+                self._plan, self._plan_asked_at = self._ask_plan(ranks), time.monotonic()
+        if self._plan["samples"] is not None:
+            return self._plan["rank_samples"]
+        if samples is not None:  # Dataset(size=...)
+            return -(-samples // ranks.world)
+        # An epoch that was resumed may end with its first shards unknown.
+        return info.step * self.batch_size + info.place_count if info.is_last else None
 
     def _live_iterator(self) -> _EpochIterator | None:
         return self._iterator() if self._iterator is not None else None
