@@ -18,10 +18,14 @@ A fault is a JSON object with "kind" and the fields that the kind takes:
     wrongrange  says and sends the range moved by "at" bytes
     whole200  the whole object with status 200
     changed   answers as if the object had been replaced: other bytes, another ETag, no 412
+    replaced  the same, but If-Match is obeyed
 
-Which requests it strikes: "path" (a part of the path; default all), "method" (default GET), "skip"
-(so many that fit are spared first), "count" (how many are struck; default 1; -1: all), "seconds"
-(only so long after the fault was set). The first fault that fits a request strikes it.
+Which requests it strikes: "path" (a part of the path; default all), "method" (default GET), "key"
+(signed with this access key), "skip" (so many that fit are spared first), "count" (how many are
+struck; default 1; -1: all), "seconds" (only so long after the first that was struck). The first
+fault that fits a request strikes it.
+
+It is an HTTP proxy as well: of a request for http://HOST/PATH it serves PATH.
 
 Set them with --plan or by POST /_faults (a JSON list, which replaces the faults there are);
 GET /_faults shows them with "struck", the number of requests each has struck. GET /_log gives the
@@ -45,6 +49,7 @@ from xml.sax.saxutils import escape
 
 KINDS = {
     "reset", "close", "status", "drip", "stall", "short206", "wrongrange", "whole200", "changed",
+    "replaced",
 }  # fmt: skip
 
 
@@ -83,13 +88,12 @@ class FaultyOrigin:
         for fault in faults:
             if fault.get("kind") not in KINDS:
                 raise ValueError(f"no kind of fault: {fault}")
-        now = time.monotonic()
         with self._lock:
-            self._faults = [dict(fault, struck=0, seen=0, since=now) for fault in faults]
+            self._faults = [dict(fault, struck=0, seen=0) for fault in faults]
 
     def struck(self) -> list[dict]:
         with self._lock:
-            return [{k: v for k, v in f.items() if k != "since"} for f in self._faults]
+            return [dict(fault) for fault in self._faults]
 
     def requests(self) -> list[dict]:
         with self._lock:
@@ -102,14 +106,16 @@ class FaultyOrigin:
                 self._log.write(json.dumps(request) + "\n")
                 self._log.flush()
 
-    def strike(self, method: str, path: str) -> dict | None:
+    def strike(self, method: str, path: str, authorization: str) -> dict | None:
+        now = time.monotonic()
         with self._lock:
             for fault in self._faults:
-                age = time.monotonic() - fault["since"]
+                is_over = "seconds" in fault and now > fault.get("first", now) + fault["seconds"]
                 if (
-                    fault.get("method", "GET") != method
+                    is_over
+                    or fault.get("method", "GET") != method
                     or fault.get("path", "") not in path
-                    or age > fault.get("seconds", age)
+                    or ("key" in fault and f"Credential={fault['key']}/" not in authorization)
                 ):
                     continue
                 fault["seen"] += 1
@@ -117,6 +123,7 @@ class FaultyOrigin:
                 if fault["seen"] <= fault.get("skip", 0) or 0 <= limit <= fault["struck"]:
                     continue
                 fault["struck"] += 1
+                fault.setdefault("first", now)
                 return fault
         return None
 
@@ -169,7 +176,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             lines = "".join(json.dumps(request) + "\n" for request in self.origin.requests())
             self._answer(200, lines.encode())
             return
-        fault = self.origin.strike(method, path)
+        fault = self.origin.strike(method, path, self.headers.get("Authorization", ""))
         self._entry = {
             "time": time.time(),
             "method": method,
@@ -201,10 +208,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._error(404, "NoSuchKey", {})
             return
         content, tag = target.read_bytes(), self.origin.tag(target)
-        if fault["kind"] == "changed":
-            content = bytes(255 - byte for byte in content)
+        if fault["kind"] in {"changed", "replaced"}:
+            content = content.translate(bytes(range(255, -1, -1)))
             tag = f'"{hashlib.md5(content).hexdigest()}"'
-        elif self.headers.get("If-Match", tag) != tag:
+        if fault["kind"] != "changed" and self.headers.get("If-Match", tag) != tag:
             self._error(412, "PreconditionFailed", {})
             return
         self._object(content, tag, fault)
