@@ -8,6 +8,7 @@ unit_test(source penstock_source Threads::Threads)
 unit_test(source_refused penstock_source)
 unit_test(chunk_file penstock_store)
 unit_test(store penstock_store Threads::Threads)
+unit_test(store_manage penstock_store Threads::Threads)
 
 # index
 unit_test(tar penstock_index)

@@ -28,6 +28,7 @@ static void init_locks(struct store *store)
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&store->lock, NULL);
+    pthread_mutex_init(&store->manage_lock, NULL);
     pthread_cond_init(&store->work_came, &monotonic);
     pthread_cond_init(&store->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -88,6 +89,7 @@ void store_destroy(struct store *store)
     pthread_cond_destroy(&store->work_came);
     pthread_cond_destroy(&store->changed);
     pthread_mutex_destroy(&store->lock);
+    pthread_mutex_destroy(&store->manage_lock);
     free(store);
 }
 

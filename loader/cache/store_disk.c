@@ -299,16 +299,30 @@ static uint64_t measure_room(const struct store *store)
     return free_bytes > floor_bytes ? free_bytes - floor_bytes : 0;
 }
 
-/* Down to the limit, if what was found is above it. */
+static bool is_above_limit(const struct store *store)
+{
+    return store->disk_used_bytes > store->disk_limit_bytes && !store->is_stopping;
+}
+
+/* Down to the limit, if what was found is above it: the limit goes before pins. */
 static void shrink(struct store *store)
 {
     struct chunk *victim;
-    while (store->disk_used_bytes > store->disk_limit_bytes && !store->is_stopping &&
-           (victim = schedule_victim(store, 0)) != NULL) {
+    while (is_above_limit(store) && (victim = schedule_victim(store, 0)) != NULL) {
         victim->user_count++;
         store->stats.evicted_count++;
         disk_remove(store, victim);
         chunk_release(store, victim);
+    }
+    size_t pinned = 0;
+    for (size_t i = store->disk_count; i-- > 0 && is_above_limit(store);) {
+        i = i < store->disk_count ? i : store->disk_count;
+        pinned += i < store->disk_count && manage_drop(store, store->disk_list[i]);
+    }
+    if (pinned > 0) {
+        store->stats.evicted_count += pinned;
+        log_warn("cache_pins_exceed_limit", "removed_chunks=%zu limit_bytes=%llu", pinned,
+                 (unsigned long long)store->disk_limit_bytes);
     }
 }
 
@@ -324,7 +338,10 @@ static void scan(struct store *store)
         scan_folder(store, prefix);
     }
     uint64_t room = measure_room(store);
-    rules_identify_all(store);
+    rules_load(store);
+    if (rules_exist(store)) { /* which nobody else changes before the folder was looked through */
+        manage_identify_all(store);
+    }
     pthread_mutex_lock(&store->lock);
     store->floor_room_bytes = room;
     if (store->disk_limit_bytes == 0) {
@@ -371,7 +388,6 @@ void disk_open(struct store *store, const char *folder)
                  log_quote(store->folder, quoted, sizeof quoted), strerror(errno));
         return;
     }
-    rules_load(store);
     store->floor_room_bytes = measure_room(store);
     store->owns_folder = store->is_scanning = try_lock(store);
     if (!store->owns_folder) {
@@ -394,20 +410,25 @@ void disk_close(struct store *store)
 
 /* ---- The threads --------------------------------------------------------------------------- */
 
+/* Those of a list that are past their time. Dropping one moves another one into its place. */
+static void drop_expired(struct store *store, struct chunk *const *const *list, const size_t *count)
+{
+    int64_t now_s = time(NULL);
+    for (size_t i = 0; i < *count;) {
+        struct chunk *chunk = (*list)[i];
+        bool is_due = !chunk->is_pinned && rules_expired(chunk, now_s);
+        i += !is_due || !manage_drop(store, chunk);
+    }
+}
+
 static void remove_expired(struct store *store)
 {
-    if (!rules_exist(store)) {
-        return;
-    }
-    int64_t now_s = time(NULL);
-    for (size_t i = 0; i < store->disk_count; i++) {
-        struct chunk *chunk = store->disk_list[i];
-        if (chunk->user_count == 0 && !chunk->is_pinned && rules_expired(store, chunk, now_s)) {
-            chunk->user_count++;
-            disk_remove(store, chunk); /* another one is at its place in the list now */
-            chunk_release(store, chunk);
-            i = i > 0 ? i - 1 : 0;
-        }
+    if (rules_may_expire(store)) {
+        drop_expired(store, (struct chunk *const *const *)&store->disk_list, &store->disk_count);
+        drop_expired(store, (struct chunk *const *const *)&store->memory_list,
+                     &store->memory_count);
+        schedule_changed(store);
+        schedule(store);
     }
 }
 

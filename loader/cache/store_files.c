@@ -51,7 +51,7 @@ void files_drop(struct store *store, struct chunk *chunk)
     }
 }
 
-static void name_of(const struct chunk *chunk, char text[CHUNK_NAME_BYTES])
+void files_name(const struct chunk *chunk, char text[CHUNK_NAME_BYTES])
 {
     struct chunk_name name = {
         .kind = CHUNK_OBJECT, .number = chunk->number, .file_bytes = chunk->file_bytes};
@@ -74,7 +74,7 @@ struct chunk_file *files_acquire(struct store *store, struct chunk *chunk)
         return NULL;
     }
     char name[CHUNK_NAME_BYTES];
-    name_of(chunk, name);
+    files_name(chunk, name);
     struct chunk_identity identity = chunk_identity(store, chunk);
     struct chunk_file *file = NULL;
     pthread_mutex_unlock(&store->lock);

@@ -31,7 +31,8 @@ static const uint64_t distance_unneeded = (uint64_t)1 << 61;
 struct object {
     uint8_t key[CHUNK_KEY_BYTES];
     uint64_t size_bytes;
-    uint32_t ref_count;  /* chunks */
+    uint32_t ref_count;  /* chunks, and who manages the cache */
+    size_t gathered;     /* place in a list of store_manage.c, from 1; under manage_lock */
     char *profile;       /* of whoever asked last; never NULL */
     struct object *next; /* in the bucket */
     const char *tag;     /* in url's memory */
@@ -55,6 +56,7 @@ struct chunk {
     uint32_t data_bytes;   /* 0: found in the folder and not asked for yet */
     uint32_t file_bytes;   /* while on_disk or is_leaving */
     uint32_t fetched_s;    /* Unix time; 0: not known */
+    uint32_t ttl_s;        /* of the rules; 0: none */
     struct object *object; /* NULL: found in the folder and not asked for yet */
     struct need *needs;
     uint64_t used_at;                  /* the store's clock, for LRU */
@@ -256,7 +258,8 @@ struct store {
     struct chunk *file_oldest, *file_newest; /* open chunk files */
     uint32_t file_count;
 
-    struct rules *rules; /* store_manage.c; NULL: none */
+    pthread_mutex_t manage_lock; /* taken before `lock`: one command of an administrator at once */
+    struct rules *rules;         /* store_rules.c, changed under both locks; NULL: none */
     struct store_stats stats;
 };
 
@@ -275,6 +278,9 @@ bool chunk_set_object(struct store *store, struct chunk *chunk, const struct sto
 void chunk_forget_if_unused(struct store *store, struct chunk *chunk);
 /* One user less. */
 void chunk_release(struct store *store, struct chunk *chunk);
+/* With whose credentials the object of a key was asked for last; NULL: nobody asked. */
+const char *object_profile(struct store *store, const uint8_t key[CHUNK_KEY_BYTES]);
+void object_release(struct store *store, struct object *object); /* NULL is accepted */
 void store_table_clear(struct store *store);
 struct chunk_identity chunk_identity(const struct store *store, const struct chunk *chunk);
 uint32_t chunk_data_bytes(const struct store *store, uint64_t object_bytes, uint32_t number);
@@ -350,6 +356,8 @@ uint64_t disk_limit(const struct store *store);
 struct chunk_file *files_acquire(struct store *store, struct chunk *chunk);
 void files_release(struct store *store, struct chunk_file *file);
 void files_drop(struct store *store, struct chunk *chunk); /* the table's hold on it */
+/* The name of the chunk's file. */
+void files_name(const struct chunk *chunk, char text[CHUNK_NAME_BYTES]);
 
 /* ---- store_port.c */
 
@@ -362,12 +370,21 @@ void segment_finish(struct store *store, struct segment *segment, const struct e
 
 /* ---- store_manage.c */
 
+/* Learn of all chunk files what they are of. No lock. */
+void manage_identify_all(struct store *store);
+/* Remove what there is of a chunk that nobody uses, from disk and memory; false: it is in use.
+ * Drops the lock and takes it again. The chunk may be gone afterwards. */
+bool manage_drop(struct store *store, struct chunk *chunk);
+
+/* ---- store_rules.c */
+
+/* Read the rules of the folder, in the place of what there was. No lock. */
 void rules_load(struct store *store);
 void rules_destroy(struct store *store);
+/* Find the rules of a chunk whose object is known. */
 void rules_apply(struct store *store, struct chunk *chunk);
-/* If there are rules, learn of all chunk files what they are of. No lock. */
-void rules_identify_all(struct store *store);
 bool rules_exist(const struct store *store);
-bool rules_expired(const struct store *store, const struct chunk *chunk, int64_t now_s);
+bool rules_may_expire(const struct store *store);
+bool rules_expired(const struct chunk *chunk, int64_t now_s);
 
 #endif /* PENSTOCK_LOADER_CACHE_STORE_PRIVATE_H */

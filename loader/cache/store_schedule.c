@@ -70,7 +70,7 @@ static bool may_go(const struct chunk *chunk)
 
 static uint64_t victim_distance(const struct store *store, const struct chunk *chunk, int64_t now_s)
 {
-    return rules_expired(store, chunk, now_s) ? UINT64_MAX : chunk_distance(store, chunk, NULL);
+    return rules_expired(chunk, now_s) ? UINT64_MAX : chunk_distance(store, chunk, NULL);
 }
 
 /* Sink the first of `count` victims, of which the rest is a heap with the nearest on top. */

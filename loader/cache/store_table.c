@@ -154,14 +154,26 @@ static struct object *add_object(struct store *store, const struct store_object 
     return object;
 }
 
-/* The object of that key, made when there is none; its profile becomes that of this asker. */
-static struct object *take_object(struct store *store, const struct store_object *what,
-                                  const uint8_t *key)
+static struct object *find_object(struct store *store, const uint8_t *key)
 {
     struct object *object = store->object_bucket_count > 0 ? *object_bucket(store, key) : NULL;
     while (object != NULL && memcmp(object->key, key, CHUNK_KEY_BYTES) != 0) {
         object = object->next;
     }
+    return object;
+}
+
+const char *object_profile(struct store *store, const uint8_t key[CHUNK_KEY_BYTES])
+{
+    const struct object *object = find_object(store, key);
+    return object != NULL ? object->profile : NULL;
+}
+
+/* The object of that key, made when there is none; its profile becomes that of this asker. */
+static struct object *take_object(struct store *store, const struct store_object *what,
+                                  const uint8_t *key)
+{
+    struct object *object = find_object(store, key);
     if (object == NULL) {
         return add_object(store, what, key);
     }
@@ -176,7 +188,7 @@ static struct object *take_object(struct store *store, const struct store_object
     return object;
 }
 
-static void release_object(struct store *store, struct object *object)
+void object_release(struct store *store, struct object *object)
 {
     if (object == NULL || --object->ref_count > 0) {
         return;
@@ -246,7 +258,7 @@ void chunk_forget_if_unused(struct store *store, struct chunk *chunk)
     }
     *link = chunk->hash_next;
     store->chunk_count--;
-    release_object(store, chunk->object);
+    object_release(store, chunk->object);
     free(chunk);
 }
 
@@ -286,7 +298,7 @@ void store_table_clear(struct store *store)
             if (chunk->buffer != NULL) {
                 memory_release(store, chunk);
             }
-            release_object(store, chunk->object);
+            object_release(store, chunk->object);
             chunk_file_close(chunk->file);
             free(chunk);
         }
