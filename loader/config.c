@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "loader/remote/s3_address.h"
+
 enum option_key {
     OPTION_CONFIG = 256,
     OPTION_SOCKET,
@@ -16,6 +18,13 @@ enum option_key {
     OPTION_CACHE_LIMIT,
     OPTION_CACHE_FREE,
     OPTION_CACHE_MEMORY,
+    OPTION_S3_ENDPOINT,
+    OPTION_S3_REGION,
+    OPTION_S3_ADDRESSING,
+    OPTION_S3_ANONYMOUS,
+    OPTION_S3_REQUESTER_PAYS,
+    OPTION_CA_FILE,
+    OPTION_CONNECTIONS,
     OPTION_LOG_FILE,
     OPTION_LOG_LEVEL,
     OPTION_IO,
@@ -36,6 +45,13 @@ static const struct option options[] = {
     {"cache-limit", required_argument, NULL, OPTION_CACHE_LIMIT},
     {"cache-free", required_argument, NULL, OPTION_CACHE_FREE},
     {"cache-memory", required_argument, NULL, OPTION_CACHE_MEMORY},
+    {"s3-endpoint", required_argument, NULL, OPTION_S3_ENDPOINT},
+    {"s3-region", required_argument, NULL, OPTION_S3_REGION},
+    {"s3-addressing", required_argument, NULL, OPTION_S3_ADDRESSING},
+    {"s3-anonymous", required_argument, NULL, OPTION_S3_ANONYMOUS},
+    {"s3-requester-pays", required_argument, NULL, OPTION_S3_REQUESTER_PAYS},
+    {"ca-file", required_argument, NULL, OPTION_CA_FILE},
+    {"connections", required_argument, NULL, OPTION_CONNECTIONS},
     {"log-file", required_argument, NULL, OPTION_LOG_FILE},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"io", required_argument, NULL, OPTION_IO},
@@ -63,6 +79,13 @@ static const char help[] =
     "  --cache-limit SIZE  of remote data on disk, as 500G (default: a fifth of the free space)\n"
     "  --cache-free SIZE   leave so much of that disk free (default: 5 %, at most 10G)\n"
     "  --cache-memory SIZE of remote data in memory (default: a tenth of it, at most 1G)\n"
+    "  --s3-endpoint URL, --s3-region NAME, --s3-addressing auto|path|virtual\n"
+    "                      where s3:// leads, over the AWS_ variables and the shared config files\n"
+    "  --s3-anonymous yes|no, --s3-requester-pays yes|no\n"
+    "                      sign nothing; agree to pay for requests (default: no)\n"
+    "  --ca-file FILE      PEM of who is trusted with https:// (default: $AWS_CA_BUNDLE, else\n"
+    "                      $SSL_CERT_FILE, else the system's)\n"
+    "  --connections N     requests for remote data at once (default: 64)\n"
     "  --log-file FILE     append the log to FILE (default: stderr)\n"
     "  --log-level LEVEL   debug, info, warn or error (default: info)\n"
     "  --io ENGINE         auto, io_uring or pread (default: auto)\n"
@@ -129,6 +152,47 @@ static int set_size(const char *name, const char *value, uint64_t *size_bytes, s
     return 0;
 }
 
+static int set_bool(const char *name, const char *value, bool *is_set, struct error *error)
+{
+    static const char *const names[] = {"no", "yes", "false", "true", NULL};
+    int place = find_name(value, names);
+    if (place < 0) {
+        return error_set(error, ERROR_USAGE, "--%s: \"%.100s\" is not yes or no.", name, value);
+    }
+    *is_set = place % 2 == 1;
+    return 0;
+}
+
+/* Options of the way to remote data; they are checked here, so that a wrong one stops the daemon
+ * and not the first loader. */
+static int set_remote(struct config *config, int key, const char *value, struct error *error)
+{
+    struct s3_settings scratch = {.endpoint = ""};
+    switch (key) {
+    case OPTION_S3_ENDPOINT:
+        return s3_address_set_endpoint(&scratch, value, error) != 0
+                   ? -1
+                   : set_path("s3-endpoint", value, config->s3_endpoint, sizeof config->s3_endpoint,
+                              error);
+    case OPTION_S3_ADDRESSING:
+        return s3_address_set_addressing(&scratch, value, error) != 0
+                   ? -1
+                   : set_path("s3-addressing", value, config->s3_addressing,
+                              sizeof config->s3_addressing, error);
+    case OPTION_S3_REGION:
+        return set_path("s3-region", value, config->s3_region, sizeof config->s3_region, error);
+    case OPTION_S3_ANONYMOUS: return set_bool("s3-anonymous", value, &config->s3_anonymous, error);
+    case OPTION_S3_REQUESTER_PAYS:
+        return set_bool("s3-requester-pays", value, &config->s3_requester_pays, error);
+    case OPTION_CA_FILE:
+        if (access(value, R_OK) != 0) {
+            return error_set(error, ERROR_USAGE, "--ca-file: %.200s: %s.", value, strerror(errno));
+        }
+        return set_path("ca-file", value, config->ca_file, sizeof config->ca_file, error);
+    default: return set_number("connections", value, 4096, &config->connections, error);
+    }
+}
+
 static int set_choice(struct config *config, int key, const char *value, struct error *error)
 {
     static const char *const engines[] = {"auto", "io_uring", "pread", NULL};
@@ -167,6 +231,13 @@ static int set_option(struct config *config, int key, const char *value, struct 
     case OPTION_CACHE_FREE: return set_size("cache-free", value, &config->cache_free_bytes, error);
     case OPTION_CACHE_MEMORY:
         return set_size("cache-memory", value, &config->cache_memory_bytes, error);
+    case OPTION_S3_ENDPOINT:
+    case OPTION_S3_REGION:
+    case OPTION_S3_ADDRESSING:
+    case OPTION_S3_ANONYMOUS:
+    case OPTION_S3_REQUESTER_PAYS:
+    case OPTION_CA_FILE:
+    case OPTION_CONNECTIONS: return set_remote(config, key, value, error);
     case OPTION_LOG_FILE:
         return set_path("log-file", value, config->log_file, CONFIG_PATH_BYTES, error);
     case OPTION_HTTP: return set_path("http", value, config->http, sizeof config->http, error);
@@ -180,16 +251,31 @@ static int set_option(struct config *config, int key, const char *value, struct 
 
 /* ---- The file --------------------------------------------------------------------------- */
 
+static const int file_keys[] = {OPTION_SOCKET,
+                                OPTION_THREADS,
+                                OPTION_CACHE,
+                                OPTION_LOG_FILE,
+                                OPTION_LOG_LEVEL,
+                                OPTION_IO,
+                                OPTION_KERNELS,
+                                OPTION_HTTP,
+                                OPTION_LINGER,
+                                OPTION_CACHE_LIMIT,
+                                OPTION_CACHE_FREE,
+                                OPTION_CACHE_MEMORY,
+                                OPTION_S3_ENDPOINT,
+                                OPTION_S3_REGION,
+                                OPTION_S3_ADDRESSING,
+                                OPTION_S3_ANONYMOUS,
+                                OPTION_S3_REQUESTER_PAYS,
+                                OPTION_CA_FILE,
+                                OPTION_CONNECTIONS};
+
 struct config_file {
-    char *texts[12]; /* in the order of file_keys */
+    char *texts[sizeof file_keys / sizeof file_keys[0]]; /* in the order of file_keys */
     uint32_t *allow_uids;
     unsigned allow_uids_count;
 };
-
-static const int file_keys[] = {OPTION_SOCKET,      OPTION_THREADS,    OPTION_CACHE,
-                                OPTION_LOG_FILE,    OPTION_LOG_LEVEL,  OPTION_IO,
-                                OPTION_KERNELS,     OPTION_HTTP,       OPTION_LINGER,
-                                OPTION_CACHE_LIMIT, OPTION_CACHE_FREE, OPTION_CACHE_MEMORY};
 
 static const cyaml_schema_value_t uid_schema = {
     CYAML_VALUE_UINT(CYAML_FLAG_DEFAULT, uint32_t),
@@ -212,6 +298,13 @@ static const cyaml_schema_field_t file_fields[] = {
     FILE_TEXT("cache-limit", 9),
     FILE_TEXT("cache-free", 10),
     FILE_TEXT("cache-memory", 11),
+    FILE_TEXT("s3-endpoint", 12),
+    FILE_TEXT("s3-region", 13),
+    FILE_TEXT("s3-addressing", 14),
+    FILE_TEXT("s3-anonymous", 15),
+    FILE_TEXT("s3-requester-pays", 16),
+    FILE_TEXT("ca-file", 17),
+    FILE_TEXT("connections", 18),
     CYAML_FIELD_SEQUENCE("allow_uids", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct config_file,
                          allow_uids, &uid_schema, 0, CONFIG_UIDS_MAX),
     CYAML_FIELD_END,

@@ -25,6 +25,13 @@ struct config {
     uint64_t cache_limit_bytes;    /* of remote data on disk; 0: a fifth of the free space */
     uint64_t cache_free_bytes;     /* left free on that disk; 0: 5 %, at most 10 GiB */
     uint64_t cache_memory_bytes;   /* of remote data in memory; 0: a tenth, at most 1 GiB */
+    char s3_endpoint[512]; /* of s3://; "": as the environment and the shared config files say */
+    char s3_region[64];    /* the same, like these two */
+    char s3_addressing[16];
+    char ca_file[CONFIG_PATH_BYTES];
+    bool s3_anonymous; /* false: as above */
+    bool s3_requester_pays;
+    uint32_t connections; /* requests for remote data at once; 0: 64 */
     char log_file[CONFIG_PATH_BYTES];
     char http[128]; /* "HOST:PORT"; "": none */
     enum log_level log_level;

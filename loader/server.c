@@ -103,12 +103,26 @@ static int open_events(struct server *server, int listen_fd)
     return 0;
 }
 
+static const char *text_or_null(const char *text)
+{
+    return text[0] != '\0' ? text : NULL;
+}
+
 /* What remote data sets need. A daemon that cannot have it still serves local ones. */
 static void open_store(struct server *server)
 {
     const struct config *config = server->config;
     struct error error = {.kind = ERROR_NONE};
-    server->remote = remote_create(&(struct remote_options){.connections_max = 0}, &error);
+    struct remote_options remote = {
+        .connections_max = config->connections,
+        .endpoint = text_or_null(config->s3_endpoint),
+        .region = text_or_null(config->s3_region),
+        .addressing = text_or_null(config->s3_addressing),
+        .ca_file = text_or_null(config->ca_file),
+        .anonymous = config->s3_anonymous,
+        .requester_pays = config->s3_requester_pays,
+    };
+    server->remote = remote_create(&remote, &error);
     if (server->remote != NULL) {
         struct store_options options = {
             .folder = server->cache.path,

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import tarfile
 
 import pytest
+import rig
 from web_origin import Origin
 
 _PYTHON_TESTS = pathlib.Path(__file__).resolve().parent.parent / "python"
@@ -219,6 +221,35 @@ def test_what_is_not_there(origin, fresh):
     ):
         with pytest.raises(penstock.DatasetNotFoundError, match=said):
             _loader(url)
+
+
+def test_the_way_to_s3_is_in_the_daemons_configuration(origin, place, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    config = place.path / "penstock.yaml"
+    config.write_text(
+        f"s3-endpoint: {origin.endpoint}/\ns3-region: eu-west-9\ns3-addressing: path\n"
+        "s3-anonymous: yes\ns3-requester-pays: no\nconnections: 8\n"
+    )
+    with place.daemon("--config", str(config)) as daemon:
+        remote = penstock.Dataset(f"s3://bucket/{TARS}", address=daemon.socket)
+        assert _run(remote, 1, shuffle=True, address=daemon.socket) == _run(
+            str(origin.root / "bucket" / TARS), 1, shuffle="window"
+        )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["s3-endpoint: ftp://x", "s3-addressing: no", "s3-anonymous: maybe", "ca-file: /absent"],
+)
+def test_a_wrong_way_to_s3_stops_the_daemon(tmp_path, line):
+    config = tmp_path / "penstock.yaml"
+    config.write_text(line + "\n")
+    command = [rig.daemon_binary(), "--socket", str(tmp_path / "s"), "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert line.split(": ")[1] in done.stderr, done.stderr
 
 
 def _replace(origin, name: str, content: bytes) -> bytes:

@@ -27,7 +27,11 @@ _POLL_SECONDS = 0.02
 _START_SECONDS_MAX = 30.0
 _FOLLOW_SECONDS = 0.5
 _LINES_KEPT = 1000  # by the daemon
-_PASSED_ON = ("config", "threads", "cache", "log_level", "io", "kernels", "http")
+_PASSED_ON = (
+    *("config", "threads", "cache", "cache_limit", "cache_free", "cache_memory"),
+    *("s3_endpoint", "s3_region", "s3_addressing", "s3_anonymous", "s3_requester_pays"),
+    *("ca_file", "connections", "log_level", "io", "kernels", "http"),
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -108,6 +112,18 @@ def _add_serve(commands: Any) -> None:
     )
     serve.add_argument("--threads", type=whole(0, 512), metavar="N", help="decode threads")
     serve.add_argument("--cache", metavar="DIR", help="where indexes are kept, or none")
+    serve.add_argument("--cache-limit", metavar="SIZE", help="of remote data on disk, as 500G")
+    serve.add_argument("--cache-free", metavar="SIZE", help="of that disk, left free")
+    serve.add_argument("--cache-memory", metavar="SIZE", help="of remote data in memory")
+    serve.add_argument("--s3-endpoint", metavar="URL", help="where s3:// leads")
+    serve.add_argument("--s3-region", metavar="NAME")
+    serve.add_argument("--s3-addressing", choices=("auto", "path", "virtual"))
+    serve.add_argument("--s3-anonymous", choices=("yes", "no"), help="sign nothing")
+    serve.add_argument("--s3-requester-pays", choices=("yes", "no"))
+    serve.add_argument("--ca-file", metavar="FILE", help="PEM of who is trusted with https://")
+    serve.add_argument(
+        "--connections", type=whole(1, 4096), metavar="N", help="requests for remote data at once"
+    )
     serve.add_argument("--log-file", metavar="FILE", help="append the log here (default: stderr)")
     serve.add_argument("--log-level", choices=("debug", "info", "warn", "error"))
     serve.add_argument("--io", choices=("auto", "io_uring", "pread"), help="how files are read")
